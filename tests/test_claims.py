@@ -286,6 +286,32 @@ def test_a_shop_that_sells_for_cents_reads_its_amounts(tmp_path):
     assert "€64,186€" not in page_of("sales", shop) and "€64,186" in page_of("sales", shop)
 
 
+@pytest.mark.parametrize("window, before", [(365, 0), (100, 2)])
+def test_who_bought_before_the_look_back_did_not_buy_once(tmp_path, window, before):
+    shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    customers = [str(n) for n in range(5)]
+    pd.DataFrame({"customer_id": customers, "segment": "One-time Buyers"}).to_parquet(
+        shop / "data/segments.parquet"
+    )
+    features = pd.DataFrame({"customer_id": customers, "tenure": [10, 99, 100, 101, 300]})
+    features.assign(monetary=1.0).to_parquet(shop / "data/features.parquet")
+    (shop / "config.yaml").write_text(f"rfm: {{window_days: {window}}}")
+    manifest = {"config": {"rfm": {"window_days": window}}}
+    (shop / "manifest.json").write_text(json.dumps(manifest))
+    profile = {"segment": "One-time Buyers", "customers": 5, "share": 1.0, "revenue": 9.0}
+    profile |= {"revenue_share": 1.0, "frequency": 1, "recency": 9, "basket_value": 1.0}
+    facts = facts_of(write_metrics(shop, segments={"profiles": [profile]}))
+    words = f"last {window} days only: {before} of these 5 have bought before them."
+    page = segment_pages(facts)["segment-one-time-buyers"].text(facts)
+    assert (words in page) == bool(before) and (words in page_of("customers", shop)) == bool(before)
+
+
+def test_a_card_of_models_that_were_not_measured_has_no_limits_of_measuring(tmp_path):
+    assert "after the cut" not in page_of("model-card", write_metrics(tmp_path, ranking={}))
+    ranking = {"production": "ranker", "summary": {"any": {"leaders": []}}}
+    assert "after the cut" in page_of("model-card", write_metrics(tmp_path, ranking=ranking))
+
+
 @pytest.mark.parametrize("came", [0, 5])
 def test_a_segment_in_which_nobody_came_has_no_best_month_and_no_story(tmp_path, came):
     """Few who are alike are another reason than nobody who came."""

@@ -13,7 +13,7 @@ from ..core.formats import count, counted, day, money, month, share
 
 # %% auto #0
 __all__ = ['SLIPPING', 'OVERLAP', 'MOVED', 'SAME_GROUPS', 'BEST_LIST', 'TIED_LIST', 'BETTER_LIST', 'HITS', 'GROUPS', 'PERSONAL',
-           'GROWTH', 'STILL_EXPECTED', 'GOAL', 'list_sentence', 'goal_sentence']
+           'GROWTH', 'STILL_EXPECTED', 'BOUGHT_BEFORE', 'GOAL', 'list_sentence', 'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90006
 def _slipped_beyond_chance(movement: Mapping) -> bool:
@@ -304,6 +304,21 @@ STILL_EXPECTED = Claim(
     _expected_words,
     "The forecast does not give up {name}: it expects {each} of each of them in 90 days, and "
     "{average} of the average customer. Their name says only that they have not come lately.",
+)
+
+# %% ../../nbs/09a_claims.ipynb #e80564be
+_ONCE = ("New Customers", "One-time Buyers", "Promising")  # whose name says that they bought once
+
+BOUGHT_BEFORE = Claim(
+    "bought before",
+    lambda found: found["segment"] in _ONCE and (found.get("before") or 0) > 0,
+    lambda found: {
+        "before": count(found.get("before") or 0),
+        "members": count(found["members"]),
+        "had": "has" if found.get("before") == 1 else "have",
+        "days": counted(found["look_back"], "day"),
+    },
+    "The name counts the last {days} only: {before} of these {members} {had} bought before them.",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae90016

@@ -46,6 +46,7 @@ from ..export.campaigns import _MARK, _file_name
 from ..export.targeting import campaign_history
 from .charts import colour_of
 from retail_ci.report.claims import (
+    BOUGHT_BEFORE,
     GROUPS,
     GROWTH,
     HITS,
@@ -894,6 +895,14 @@ def _one_brings(facts: Facts) -> str:
     return f" One customer alone brings {share(most)}."
 
 
+def _bought_before_line(facts: Facts, profile: Mapping) -> str:
+    """How many of those whose name says that they bought once had bought before the look-back."""
+    window = (facts.recipe.get("rfm") or {}).get("window_days") or 365
+    found = {"segment": profile["segment"], "members": profile["customers"], "look_back": window}
+    found["before"] = facts.by_segment.get(profile["segment"], {}).get("before")
+    return BOUGHT_BEFORE.text(found)
+
+
 def _still_expected_line(worth: Mapping | None, currency: str) -> str:
     """That the forecast expects much of a segment that is given up; nothing where it does not."""
     told = STILL_EXPECTED.text({"rows": (worth or {}).get("segments", []), "currency": currency})
@@ -923,6 +932,8 @@ def _customers_page(facts: Facts) -> list[str]:
         f"and bring {share(best['revenue_share'])} of the revenue that known customers bring in "
         f"the {_term('Look-back', 'look-back')}.{_one_brings(facts)}</p>{_names_told(facts)}"
     )
+    told = ((p["segment"], _bought_before_line(facts, p)) for p in profiles)
+    lead += "".join(f"<p><b>{html.escape(name)}.</b> {words}</p>" for name, words in told if words)
     actions = html_table(
         ["Segment", "What to do"],
         [[_segment_link(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
@@ -1872,8 +1883,14 @@ def _model_card(facts: Facts) -> list[str]:
             [
                 *(f"- {c}" for c in facts.worth.get("cautions", [])),
                 "- All measurements are of what customers bought, not of what a campaign caused.",
-                "- Customers who came after the cut are not part of the measurements; they get "
-                "best sellers.",
+                *(
+                    [
+                        "- Customers who came after the cut are not part of the measurements; they "
+                        "get best sellers."
+                    ]
+                    if facts.ranking.get("summary")
+                    else []
+                ),
             ]
         ),
     ]
@@ -2579,7 +2596,8 @@ def _segment_lead(facts: Facts, profile: Mapping) -> str:
         f"{printed('segment_revenue_share', profile['revenue_share'], of=name)} of the revenue of "
         f"known customers in the {_term('Look-back', 'look-back')}. The "
         f"customer in the middle bought {_times(profile['frequency'])}; the last "
-        f"time was {count(profile['recency'])} days before the end of the data.</p>"
+        f"time was {count(profile['recency'])} days before the end of the data. "
+        f"{_bought_before_line(facts, profile)}</p>"
     )
     action = html.escape(profile.get("action") or "")
     days = facts.campaigns.get("days", 30)
