@@ -264,6 +264,27 @@ def test_home_says_how_many_letters_and_where_to_begin():
     assert "can be written to now" not in monday_cards([profile], nobody)
 
 
+def test_a_segment_that_bought_nothing_is_told_so(tmp_path):
+    profile = {"segment": "Lost", "customers": 12, "share": 0.1, "revenue": 0.0, "recency": 458}
+    profile |= {"revenue_share": 0.0, "frequency": 0, "basket_value": None}
+    facts = facts_of(write_metrics(tmp_path, segments={"profiles": [profile]}))
+    page = segment_pages(facts)["segment-lost"].text(facts)
+    assert "bought nothing in the look-back; the last time was 458 days before" in page
+    assert "0 times" not in page
+
+
+@pytest.mark.parametrize("name, numbers", [("P1", 0), ("Soap", 1)])
+def test_products_without_names_are_not_written_twice(tmp_path, name, numbers):
+    top = [{"product_id": "P1", "product_name": name, "lists": 3}]
+    said = {"customers": 9, "lines": 90, "products": 1, "top_products": top}
+    page = "".join(
+        PAGES["recommendations"].builder(
+            facts_of(write_metrics(tmp_path, insights={"recommendations": said}))
+        )
+    )
+    assert page.count(">Number<") == numbers and page.count(">P1<") == 1
+
+
 @pytest.mark.parametrize("returns", [0, 3])
 def test_a_source_without_returns_has_no_column_of_them(tmp_path, returns):
     shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
@@ -551,6 +572,7 @@ def test_a_shop_without_categories_is_told_so(tmp_path):
     shelf.to_parquet(shop / "data/products.parquet")
     page = page_of("products", shop)
     assert "This source names no categories." in page and "Best buyers" not in page
+    assert "Uncategorised" not in page and "Category" not in page
 
 
 def test_products_that_go_together_are_a_pair(tmp_path):

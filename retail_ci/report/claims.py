@@ -70,15 +70,19 @@ def _gathered(found: Mapping) -> bool:
 
 def _overlap_words(found: Mapping) -> dict[str, str]:
     """How many slippers there are in all, and how many would be here if spread evenly."""
-    return {"total": count(found["total"]), "even": count(_spread_evenly(found))}
+    return {
+        "total": count(found["total"]),
+        "even": count(_spread_evenly(found)),
+        "are": "is" if found["slipped"] == 1 else "are",
+    }
 
 
 OVERLAP = Claim(
     "slippers gather",
     _gathered,
     _overlap_words,
-    "of the {total} who slipped are here, more than the {even} that its size would give",
-    "of the {total} who slipped are here; its size would give about {even}",
+    "of the {total} who slipped {are} here, more than the {even} that its size would give",
+    "of the {total} who slipped {are} here; its size would give about {even}",
 )
 
 # %% ../../nbs/09a_claims.ipynb #f67e9111

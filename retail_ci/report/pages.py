@@ -1278,6 +1278,23 @@ def _offers_by_segment(facts: Facts) -> str:
     return html_table(heads, rows, {0: "segment", 1: "wrap", 2: "wrap"}, caption) if rows else ""
 
 
+def _top_offers(said: Mapping) -> str:
+    """The products on the most lists; their numbers only where they have names beside them."""
+    offers = said.get("top_products", [])
+    named = any(str(p["product_name"]) != str(p["product_id"]) for p in offers)
+    rows = [
+        [
+            html.escape(str(p["product_name"])),
+            *([html.escape(str(p["product_id"]))] if named else []),
+            count(p["lists"]),
+            share(p["lists"] / said["customers"]),
+        ]
+        for p in offers
+    ]
+    heads = ["Product", *(["Number"] if named else []), "On how many lists", "Share of customers"]
+    return html_table(heads, rows, {0: "name"}, "The products that are on the most lists.")
+
+
 def _recommendations_page(facts: Facts) -> list[str]:
     """What is offered to whom, and whether it comes true."""
     said = facts.insights.get("recommendations") or {}
@@ -1292,20 +1309,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
     )
     verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
-    top = html_table(
-        ["Product", "Number", "On how many lists", "Share of customers"],
-        [
-            [
-                html.escape(str(p["product_name"])),
-                html.escape(str(p["product_id"])),
-                count(p["lists"]),
-                share(p["lists"] / said["customers"]),
-            ]
-            for p in said.get("top_products", [])
-        ],
-        {0: "name"},
-        "The products that are on the most lists.",
-    )
+    top = _top_offers(said)
     protocol = facts.ranking.get("protocol") or {}
     how = (
         f"<p>Measured on the {count(protocol['days'])} days after {day(protocol['cut'])}, which "
@@ -2200,8 +2204,12 @@ _RETURNED = "Returned"
 
 
 def _goods_table(heads: list[str], rows: list[list[str]], *told: Any, returns: bool) -> str:
-    """A table of products or categories; without the share returned where nothing is."""
-    kept = [i for i, head in enumerate(heads) if returns or head != _RETURNED]
+    """A table of products or categories; without the share returned where nothing is, and without
+    the category of products where none of them has one.
+    """
+    silent = {i for i in range(1, len(heads)) if {row[i] for row in rows} == {UNCATEGORISED}}
+    silent |= set() if returns else {heads.index(_RETURNED)}
+    kept = [i for i in range(len(heads)) if i not in silent]
     rows = [[row[i] for i in kept] for row in rows]
     return html_table([heads[i] for i in kept], rows, *told)
 
@@ -2588,6 +2596,9 @@ def _segment_lead(facts: Facts, profile: Mapping) -> str:
     reach = {s["segment"]: s for s in facts.campaigns.get("segments", [])}.get(name)
     listed = _list_buttons(facts).get(name, "") if facts.campaigns else ""
     brings = printed("segment_revenue", profile["revenue"], facts.currency, name)
+    middle = f"bought {_times(profile['frequency'])}; the last time was"
+    if not profile["frequency"]:
+        middle = "bought nothing in the look-back; the last time was"
     lead = (
         f"<p><b>{printed('segment_customers', profile['customers'], of=name)} "
         f"{'customer' if profile['customers'] == 1 else 'customers'}</b>, "
@@ -2595,8 +2606,8 @@ def _segment_lead(facts: Facts, profile: Mapping) -> str:
         f"{brings}: "
         f"{printed('segment_revenue_share', profile['revenue_share'], of=name)} of the revenue of "
         f"known customers in the {_term('Look-back', 'look-back')}. The "
-        f"customer in the middle bought {_times(profile['frequency'])}; the last "
-        f"time was {count(profile['recency'])} days before the end of the data. "
+        f"customer in the middle {middle} {count(profile['recency'])} days before the end of the "
+        "data. "
         f"{_bought_before_line(facts, profile)}</p>"
     )
     action = html.escape(profile.get("action") or "")
