@@ -281,9 +281,11 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
         }
         for s in order
     ]
-    return chart(
+    out = chart(
         traces, "first direction: more active to the right", "second direction: longer ago upwards"
     )
+    out["layout"]["legend"]["itemsizing"] = "constant"  # a dot of the legend is as large as a word
+    return out
 
 # %% ../../nbs/10_charts.ipynb #5de1e3cd
 def _flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after: str = "") -> dict:
