@@ -145,14 +145,13 @@ def test_a_card_says_nothing_that_a_small_shop_does_not_bear():
     one = {"segment": "New Customers", "customers": 1, "revenue": 50.9}
     many = {"segment": "Steady Customers", "customers": 300, "revenue": 9.0}
     found = {"segment": "Steady Customers", "customers": 300, "no_consent": 1, "control": 1}
-    found |= {"send": 298, "buys_anyway": 1.0, "smallest_lift": None}
+    found |= {"send": 298, "buys_anyway": 0.5, "smallest_lift": None}
     told = {"days": 30, "segments": [found]}
     days = days_looked_at({"first_date": "2025-04-03T08:00:00", "last_date": "2025-04-04"}, 365)
     card = str(monday_cards([one, many], told, "€", days))
     assert "New Customers" not in card and "Steady Customers" in card
     assert "(1 has not agreed, 1 is held back to compare)" in card
-    assert "All customers of this name bought within 30 days anyway in past months" in card
-    assert "too small" not in card and "in the last 2 days of the log" in card
+    assert "in the last 2 days of the log" in card
     assert days_looked_at({"first_date": "2023-01-01", "last_date": "2025-04-04"}, 365) == 365
     assert days_looked_at({"first_date": None, "last_date": None}, 365) == 365
 
@@ -249,6 +248,26 @@ def test_one_of_a_kind_is_told_in_the_singular(tmp_path):
     assert "an effect of 1 point is missed" in monday_cards(
         [{"segment": "At Risk", "customers": 9, "revenue": 1.0}], {"segments": [found], "days": 30}
     )
+
+
+@pytest.mark.parametrize("rate, everybody", [(0.99, False), (1.0, True)])
+def test_where_everybody_comes_no_group_is_to_be_won(tmp_path, rate, everybody):
+    """The group that comes anyway gets no card, and where all do there is none."""
+    told = campaign()
+    told["segments"][0] |= {"buys_anyway": 1.0}
+    told["segments"].insert(1, told["segments"][0] | {"segment": "Lost", "buys_anyway": 0.5})
+    told["segments"][-1] |= {"buys_anyway": rate}
+    rows = [{"segment": name, "customers": 100, "revenue": 9.0} for name in ("At Risk", "Lost")]
+    cards = str(monday_cards(rows, told))
+    assert "At Risk" not in cards and ("Begin with Lost" in cards) == (not everybody)
+    assert ("nobody is about to be lost" in cards) == everybody
+    assert cards.count("<h3>") == (0 if everybody else 1)
+    rows = [r | {"share": 0.5, "revenue_share": 0.5, "recency": 4} for r in rows]
+    rows = [r | {"frequency": 160, "basket_value": 1.0} for r in rows]
+    shop = write_metrics(tmp_path, segments={"profiles": rows}, campaigns=told)
+    assert ("nobody is about to be lost" in page_of("customers", shop)) == everybody
+    page = segment_pages(facts_of(shop))["segment-at-risk"].text(facts_of(shop))
+    assert "All customers of this name bought within 30 days anyway in past months" in page
 
 
 def test_home_says_how_many_letters_and_where_to_begin():

@@ -13,7 +13,8 @@ from ..core.formats import count, counted, day, money, month, share
 
 # %% auto #0
 __all__ = ['SLIPPING', 'OVERLAP', 'MOVED', 'SAME_GROUPS', 'BEST_LIST', 'TIED_LIST', 'BETTER_LIST', 'HITS', 'GROUPS', 'PERSONAL',
-           'GROWTH', 'STILL_EXPECTED', 'BOUGHT_BEFORE', 'GOAL', 'list_sentence', 'goal_sentence']
+           'GROWTH', 'STILL_EXPECTED', 'BOUGHT_BEFORE', 'ALL_OF_THEM', 'EVERYBODY_COMES', 'GOAL', 'list_sentence',
+           'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90006
 def _slipped_beyond_chance(movement: Mapping) -> bool:
@@ -255,8 +256,9 @@ def _same_month_last_year(figure: Mapping) -> bool:
 
 def _growth_words(figure: Mapping) -> dict[str, str]:
     """The change, the month, and the month that it is against."""
+    changed = round(figure["change"], 3)
     return {
-        "change": share(figure["change"], 1, signed=True),
+        "change": share(figure["change"], 1, signed=True) if changed else "No change",
         "month": month(figure["month"], year=False),
         "against": month(figure["against"], year=False),
         "year": str(figure["against"])[:4],
@@ -323,6 +325,17 @@ BOUGHT_BEFORE = Claim(
         "days": counted(found["look_back"], "day"),
     },
     "The name counts the last {days} only: {before} of these {members} {had} bought before them.",
+)
+
+# %% ../../nbs/09a_claims.ipynb #4ae09917
+ALL_OF_THEM = 0.995  # a share that is written as 100%
+
+EVERYBODY_COMES = Claim(
+    "everybody comes",
+    lambda found: (found.get("buys_anyway") or 0) >= ALL_OF_THEM,
+    lambda found: {"days": counted(found["days"], "day")},
+    "In past months all customers bought within {days} anyway: nobody is about to be lost, the names "
+    "only put customers in an order, and a letter can bring nobody.",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae90016

@@ -46,7 +46,9 @@ from ..export.campaigns import _MARK, _file_name
 from ..export.targeting import campaign_history
 from .charts import colour_of
 from retail_ci.report.claims import (
+    ALL_OF_THEM,
     BOUGHT_BEFORE,
+    EVERYBODY_COMES,
     GROUPS,
     GROWTH,
     HITS,
@@ -932,6 +934,9 @@ def _customers_page(facts: Facts) -> list[str]:
         f"and bring {share(best['revenue_share'])} of the revenue that known customers bring in "
         f"the {_term('Look-back', 'look-back')}.{_one_brings(facts)}</p>{_names_told(facts)}"
     )
+    every = (facts.campaigns.get("segments") or [{}])[-1]
+    come = EVERYBODY_COMES.text({"days": facts.campaigns.get("days", 30), **every})
+    lead += f"<p>{come}</p>" if come else ""
     told = ((p["segment"], _bought_before_line(facts, p)) for p in profiles)
     lead += "".join(f"<p><b>{html.escape(name)}.</b> {words}</p>" for name, words in told if words)
     actions = html_table(
@@ -1983,12 +1988,11 @@ def _data_sheet(facts: Facts) -> list[str]:
 
 # %% ../../nbs/10a_pages.ipynb #fb000003
 _CONTROLS = (5, 50, 5)  # per cent held back: the least, the most, a step
-_ALL_OF_THEM = 0.995  # a share that is written as 100%
 
 
 def _effect(rate: float | None, lift: float | None) -> str:
     """From which share of buyers to which a campaign must lead, before it shows."""
-    if rate is not None and rate >= _ALL_OF_THEM:
+    if rate is not None and rate >= ALL_OF_THEM:
         return "none: all buy anyway"
     if rate is None or lift is None:
         return "none: too few customers"
@@ -3213,7 +3217,7 @@ def _unproven(found: Mapping | None, days: int) -> str:
     rate = (found or {}).get("buys_anyway")
     if rate is None:
         return "<b>Unproven:</b> that it brings anybody who would not have come anyway."
-    if rate >= _ALL_OF_THEM:
+    if rate >= ALL_OF_THEM:
         return (
             f"All customers of this name bought within {count(days)} days anyway in past months: a "
             "letter can bring nobody."
@@ -3229,6 +3233,11 @@ def _unproven(found: Mapping | None, days: int) -> str:
         f"an effect of {counted(round(100 * lift), 'point')} is missed in one of five campaigns"
     )
     return f"{told}; {missed}, a smaller one more often."
+
+
+def _all_come(found: Mapping | None) -> bool:
+    """Whether all customers of a segment buy anyway, so that a letter can bring nobody."""
+    return ((found or {}).get("buys_anyway") or 0) >= ALL_OF_THEM
 
 
 def _monday_lead(first: str, lists: Mapping[str, Mapping]) -> str:
@@ -3277,6 +3286,10 @@ def monday_cards(
         Three cards at most, and what the run says about consent; empty where there is no segment.
     """
     lists = {s["segment"]: s for s in campaigns.get("segments", [])}
+    told = EVERYBODY_COMES.text({"days": campaigns.get("days", 30), **lists.get("All", {})})
+    if told:
+        return Html(f'<p class="lead-line">{told}</p>{_notes(campaigns)}')
+    profiles = [p for p in profiles if not _all_come(lists.get(p["segment"]))]
     button = "To the list" if listed else "To the campaign"
     cards = []
     for place, (aim, p) in enumerate(_first_of_each(profiles), 1):
