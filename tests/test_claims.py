@@ -400,6 +400,9 @@ def test_a_list_that_finds_nothing_is_not_called_better():
     assert "no list that was tried found what customers bought" in told and "better" not in told
     some = LIST | {"ndcg": {"a": 0.02, "b": 0.0}}
     assert "came first in the held-out month" in offers_line({"customers": 9, "any": some})
+    drawn = offers_line({"customers": 9, "any": some | {"like_random": True}})
+    assert "not shown to be better than a list drawn at random" in drawn
+    assert "came first" not in drawn
     some |= {"published_trails": True}
     assert "did better in the held-out month, beyond chance" in offers_line(
         {"customers": 9, "any": some}

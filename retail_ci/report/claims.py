@@ -12,9 +12,9 @@ from ..core.findings import Claim
 from ..core.formats import count, counted, day, money, month, share
 
 # %% auto #0
-__all__ = ['SLIPPING', 'OVERLAP', 'MOVED', 'SAME_GROUPS', 'BEST_LIST', 'TIED_LIST', 'BETTER_LIST', 'HITS', 'GROUPS', 'PERSONAL',
-           'GROWTH', 'STILL_EXPECTED', 'BOUGHT_BEFORE', 'ALL_OF_THEM', 'EVERYBODY_COMES', 'GOAL', 'list_sentence',
-           'goal_sentence']
+__all__ = ['SLIPPING', 'OVERLAP', 'MOVED', 'SAME_GROUPS', 'BEST_LIST', 'TIED_LIST', 'BETTER_LIST', 'DRAWN', 'HITS', 'GROUPS',
+           'PERSONAL', 'GROWTH', 'STILL_EXPECTED', 'BOUGHT_BEFORE', 'ALL_OF_THEM', 'EVERYBODY_COMES', 'GOAL',
+           'list_sentence', 'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90006
 def _slipped_beyond_chance(movement: Mapping) -> bool:
@@ -162,6 +162,13 @@ BETTER_LIST = Claim(
 )
 
 
+DRAWN = Claim(
+    "no better than drawn",
+    lambda found: bool(found.get("like_random")),
+    _list_words,
+    "{published}, which is published, is not shown to be better than a list drawn at random",
+)
+
 _FOUND_NOTHING = 0.0005  # an NDCG that is written as 0.000
 
 
@@ -172,7 +179,8 @@ def list_sentence(found: Mapping) -> str:
     ----------
     found : Mapping
         published_label, best_label, published_leads, beyond_chance, published_trails where
-        another list is first, and ndcg by list where it is known.
+        another list is first, like_random where it is no better than one drawn at random, and ndcg
+        by list where it is known.
 
     Returns
     -------
@@ -182,6 +190,8 @@ def list_sentence(found: Mapping) -> str:
     reached = [value for value in found.get("ndcg", {}).values() if value is not None]
     if reached and max(reached) < _FOUND_NOTHING:
         return "no list that was tried found what customers bought in the held-out month"
+    if DRAWN.holds(found):
+        return DRAWN.text(found)
     if BEST_LIST.holds(found):
         return BEST_LIST.text(found)
     why = BETTER_LIST if BETTER_LIST.holds(found) else TIED_LIST

@@ -599,7 +599,8 @@ def _ahead(ranking: Mapping, task: str, first: str, rival: str) -> bool:
 
 def _lead_facts(ranking: Mapping, task: str) -> dict[str, bool]:
     """Whether the first list is the published one, and leads every other one beyond chance; where
-    it is another, whether it is ahead of the published one beyond chance.
+    it is another, whether it is ahead of the published one beyond chance; and whether the published
+    one is no better than a list drawn at random.
     """
     leaders = ranking["summary"][task]["leaders"]
     first = leaders[0]
@@ -607,8 +608,12 @@ def _lead_facts(ranking: Mapping, task: str) -> dict[str, bool]:
     against = ranking.get("paired", {}).get(task, {}).get(first, {})
     beyond = all(_ahead(ranking, task, first, rival) for rival in {*leaders[1:], *against})
     found = {"published_leads": first == published, "beyond_chance": beyond}
-    if first != published and published in ranking[task]:
+    if published not in ranking[task]:
+        return found
+    if first != published:
         found["published_trails"] = _ahead(ranking, task, first, published)
+    if "random" in ranking[task] and not _ahead(ranking, task, published, "random"):
+        found["like_random"] = True
     return found
 
 
