@@ -169,35 +169,17 @@
   }
 
   // ---- charts
-  // Quarto marks the body when the page is dark, smalldocs the root element.
-  const dark = () => [document.documentElement, document.body].some((node) => node.classList.contains("quarto-dark"));
-  const whenSchemeChanges = (call) => {
-    let before = dark();
-    const look = () => { if (dark() !== before) { before = !before; call(); } };
-    [document.documentElement, document.body].forEach((node) => new MutationObserver(look).observe(node, { attributes: true, attributeFilter: ["class"] }));
-  };
   const plotly = () => promised.plotlyReady = promised.plotlyReady || load("plotly").then((text) => new Promise((done, failed) => {
     const script = make("script", { src: addressOf(text) });
     script.onload = () => done(window.Plotly);
     script.onerror = () => failed(new Error("the chart's script did not start"));
     document.head.append(script);
   }));
-  // The colours of the page as paths into a layout: a change of colours leaves the reader's zoom, legend and buttons alone.
-  const coloursFor = (layout) => {
-    const line = dark() ? "#3a424d" : "#e3e6ea", ink = dark() ? "#e4e7eb" : "#2b2f36";
-    const colours = { "font.color": ink, "modebar.color": dark() ? "#a9b2bd" : "#5a6270", "modebar.activecolor": ink };
-    Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).forEach((axis) => Object.assign(colours, { [`${axis}.gridcolor`]: line, [`${axis}.linecolor`]: line }));
-    Object.keys(layout.colorscale || {}).forEach((kind) => Object.assign(colours, { [`colorscale.${kind}`]: dark() ? [[0, "#22384c"], [0.5, "#3f84b8"], [1, "#b5dcf7"]] : layout.colorscale[kind] }));
-    (layout.updatemenus || []).forEach((menu, i) => Object.assign(colours, { [`updatemenus[${i}].bgcolor`]: dark() ? "#242a32" : "#f6f8fa", [`updatemenus[${i}].bordercolor`]: line, [`updatemenus[${i}].font.color`]: ink }));
-    return colours;
-  };
-  const put = (within, path, value) => {
-    const keys = path.match(/[^.[\]]+/g), last = keys.pop();
-    keys.reduce((at, key) => at[key] = at[key] || {}, within)[last] = value;
-  };
   const themed = (layout) => {  // without a height: the box has one in the stylesheet, and the chart fills the box
-    const out = { ...structuredClone(layout), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)" }, font: { family: "inherit", size: 13 }, autosize: true };
-    Object.entries(coloursFor(layout)).forEach(([path, value]) => put(out, path, value));
+    const line = "#e3e6ea", ink = "#2b2f36", clear = "rgba(0,0,0,0)";  // of white paper; in the dark the stylesheet turns the chart as it turns the pictures, so that a colour means the same on both
+    const out = { ...structuredClone(layout), paper_bgcolor: clear, plot_bgcolor: clear, modebar: { bgcolor: clear, color: "#5a6270", activecolor: ink }, font: { family: "inherit", size: 13, color: ink }, autosize: true };
+    Object.keys(out).filter((key) => /^[xy]axis/.test(key)).forEach((axis) => Object.assign(out[axis], { gridcolor: line, linecolor: line }));
+    (out.updatemenus || []).forEach((menu) => Object.assign(menu, { bgcolor: "#f6f8fa", bordercolor: line, font: { color: ink } }));
     return out;
   };
   const offerChart = (image) => {
@@ -206,7 +188,6 @@
     const button = make("button", { type: "button", class: "house-explore", "aria-pressed": "false" }, "Explore this chart");
     const place = make("div", { class: "house-chart", hidden: "", role: "group", "aria-label": `Interactive chart. ${image.alt}` });
     let drawn = null;
-    const paint = () => window.Plotly.relayout(place, coloursFor(drawn.layout));
     const draw = async () => {
       button.textContent = "Loading …";
       try {
@@ -223,10 +204,8 @@
       place.hidden = !place.hidden; link.hidden = !place.hidden;
       button.setAttribute("aria-pressed", String(!place.hidden));
       button.textContent = place.hidden ? "Explore this chart" : "Show the picture";
-      if (!place.hidden) paint();
     });
     link.after(place, button);
-    whenSchemeChanges(() => { if (drawn && !place.hidden) paint(); });
     window.addEventListener("beforeprint", () => { link.hidden = false; });
     window.addEventListener("afterprint", () => { link.hidden = !place.hidden; });
   };

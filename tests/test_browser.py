@@ -981,6 +981,21 @@ def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots)
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
 
 
+def test_a_colour_means_the_same_on_a_picture_and_on_its_chart_in_the_dark(tab):
+    """Both are turned alike, so that no two segments change their blues."""
+    page = tab("customers.html", color_scheme="dark")
+    page.click(".house-explore")
+    page.wait_for_selector(".house-chart .main-svg")
+    look = "place => getComputedStyle(document.querySelector(place)).filter"
+    chart, picture, dot = (
+        page.evaluate(look, place) for place in (".house-chart:not([hidden])", "figure img", ".dot")
+    )
+    assert chart == picture == dot and "invert" in chart
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector("html:not(.quarto-dark)")
+    assert page.evaluate(look, ".house-chart:not([hidden])") == "none"
+
+
 def test_without_scripts_everything_can_still_be_read(browser, address, made):
     context = browser.new_context(java_script_enabled=False)
     context.set_default_timeout(1000 * PATIENCE)

@@ -28,6 +28,8 @@ from retail_ci.report.pages import (
     offers_line,
     segment_pages,
     slipping_line,
+    source_line,
+    what_to_do,
     write_pages,
 )
 from retail_ci.report.segment_facts import segment_facts
@@ -86,7 +88,8 @@ def test_a_shop_where_every_claim_is_false_reads_none_of_them():
         "96% of the lines are products that are among the 10 best sellers of the last weeks."
         in offers
     )
-    assert "Best sellers, lately did better in the held-out month" in offers
+    assert "did better" not in offers and "ahead" not in offers
+    assert "Best sellers, lately came first in the held-out month, within chance" in offers
     assert "others did as well within chance" in offers
     cards = figure_cards(FALSE_SHOP["figures"], "€", "1 January to 31 December 2025")
     assert "+63.1% in December against November, season included" in cards
@@ -130,7 +133,10 @@ def test_a_card_counts_who_may_be_written_to_and_says_what_is_unproven():
     card = monday_cards([profile], {"days": 30, "segments": [found]}, "€")
     assert "446</data> of 711 customers can be written to" in card
     assert "212 have not agreed, 3 are suppressed, 50 are held back to compare" in card
-    assert "41% buy within 30 days anyway, and the group held back is too small" in card
+    assert (
+        "41% of customers of this name bought within 30 days anyway in past months, and the group "
+        "held back is too small" in card
+    )
     assert card.count("<h3>") == 1 and "To the list" in card
 
 
@@ -139,14 +145,13 @@ def test_a_card_says_nothing_that_a_small_shop_does_not_bear():
     one = {"segment": "New Customers", "customers": 1, "revenue": 50.9}
     many = {"segment": "Steady Customers", "customers": 300, "revenue": 9.0}
     found = {"segment": "Steady Customers", "customers": 300, "no_consent": 1, "control": 1}
-    found |= {"send": 298, "buys_anyway": 1.0, "smallest_lift": None}
+    found |= {"send": 298, "buys_anyway": 0.5, "smallest_lift": None}
     told = {"days": 30, "segments": [found]}
     days = days_looked_at({"first_date": "2025-04-03T08:00:00", "last_date": "2025-04-04"}, 365)
     card = str(monday_cards([one, many], told, "€", days))
     assert "New Customers" not in card and "Steady Customers" in card
     assert "(1 has not agreed, 1 is held back to compare)" in card
-    assert "All buy within 30 days anyway: a letter can bring nobody." in card
-    assert "too small" not in card and "in the last 2 days of the log" in card
+    assert "in the last 2 days of the log" in card
     assert days_looked_at({"first_date": "2023-01-01", "last_date": "2025-04-04"}, 365) == 365
     assert days_looked_at({"first_date": None, "last_date": None}, 365) == 365
 
@@ -168,6 +173,216 @@ def test_products_new_to_customers_are_told_of_those_who_bought_some(tmp_path):
     assert "91% of the customers who came back bought" in _hit_sentence(facts, "any")
 
 
+@pytest.mark.parametrize("low, apart", [(0.2, False), (0.35, True)])
+def test_more_buyers_are_a_finding_only_beyond_chance(tmp_path, low, apart):
+    ours = {"hit_rate": {"value": 0.4, "low": low, "high": 0.6}}
+    plain = {"hit_rate": {"value": 0.25, "low": 0.2, "high": 0.3}}
+    ranking = {"production": "ranker", "any": {"ranker": ours, "popularity": plain}}
+    told = _hit_sentence(Facts(tmp_path, ranking=ranking), "any")
+    assert "with the same best sellers for everybody it would have been 25%" in told
+    assert ("which chance alone could make of it" in told) == (not apart)
+
+
+@pytest.mark.parametrize("high, worse", [(0.55, False), (0.45, True)])
+def test_a_group_gets_worse_lists_only_beyond_chance(tmp_path, high, worse):
+    write_metrics(tmp_path, ranking={"production": "ranker"})
+    heads = ["task", "kind", "metric", "model", "group", "customers", "value", "low", "high"]
+    rows = [["any", "segment", "ndcg", "ranker", "New", 2, 0.3, 0.0, high]]
+    rows.append(["any", "segment", "ndcg", "ranker", "Loyal", 90, 0.6, 0.5, 0.7])
+    table = pd.DataFrame(rows, columns=heads)
+    table.to_csv(tmp_path / "metrics/ranking_segments.csv", index=False)
+    card = page_of("model-card", tmp_path)
+    assert ("For whom the lists are worse" in card) == worse
+    assert ("no group is shown to get worse lists" in card) == (not worse)
+    assert "weakest" not in card
+
+
+def test_what_is_checked_is_told_as_it_came_out(tmp_path):
+    stable = {"value": 0.886, "low": 0.588, "high": 0.952, "draws": 20}
+    moved = {"fitted": True, "changed": 0.43, "changed_by_chance": 0.4}
+    moved["counts"] = {"stayed": 360, "rose": 110, "fell": 150, "gone": 10}
+    write_metrics(tmp_path, segments={"stability": stable}, movement=moved)
+    page = page_of("sure", tmp_path)
+    assert "not always the same groups are found: agreement 0.886" in page
+    assert "40% would have by chance: a new name alone is no news" in page
+    write_metrics(
+        tmp_path,
+        segments={"stability": stable | {"low": 0.85}},
+        movement=moved | {"changed": 0.5},
+    )
+    page = page_of("sure", tmp_path)
+    assert "samples of the customers, the same groups are found" in page
+    assert "50% changed their segment in a month, more than the 40% that chance moves." in page
+
+
+@pytest.mark.parametrize("value, said", [(52_341.0, True), (5_000.0, False)])
+def test_a_name_that_the_forecast_does_not_bear_is_told(tmp_path, value, said):
+    """Who comes twice a year is not lost after half a year."""
+    rows = [{"segment": "Lost", "customers": 218, "value_90": value}]
+    rows.append({"segment": "Champions", "customers": 79, "value_90": 16_214.0})
+    profiles = [{"segment": r["segment"], "customers": r["customers"]} for r in rows]
+    home = str(what_to_do(profiles, "€", {"segments": rows}))
+    assert ("The forecast does not give up Lost: it expects €240 of each" in home) == said
+    profiles = [p | {"share": 0.5, "revenue": 9.0, "revenue_share": 0.5} for p in profiles]
+    profiles = [p | {"recency": 9, "frequency": 1, "basket_value": 1.0} for p in profiles]
+    ends = {"value_90_low": 1.0, "value_90_high": 9e4}
+    worth = {"fitted": True, "segments": [r | ends for r in rows]}
+    shop = write_metrics(tmp_path, segments={"profiles": profiles}, worth=worth)
+    assert ("does not give up Lost" in page_of("customers", shop)) == said
+    pages = segment_pages(facts_of(shop))
+    told = {name: page.text(facts_of(shop)) for name, page in pages.items()}
+    assert ("does not give up Lost" in told["segment-lost"]) == said
+    assert "does not give up" not in told["segment-champions"]
+
+
+def test_one_of_a_kind_is_told_in_the_singular(tmp_path):
+    books = {"rows_in": 9, "collapsed": 1, "set_aside": 1, "anonymous": 1}
+    books |= {"first_date": "2025-01-01", "last_date": "2025-02-01"}
+    line = str(source_line(books))
+    assert "1 no sale by its status, 1 copy of another, 1 kept without a customer" in line
+    shop = write_metrics(tmp_path, data=books | {"kept": 8, "customers": 2, "baskets": 3})
+    write_metrics(shop, data=json.loads((shop / "metrics/data.json").read_text()) | {"revenue": 9})
+    page = page_of("quality", shop)
+    assert "1 line is an anonymous sale." in page
+    found = {"send": 9, "buys_anyway": 0.5, "smallest_lift": 0.01, "segment": "At Risk"}
+    assert "an effect of 1 point is missed" in monday_cards(
+        [{"segment": "At Risk", "customers": 9, "revenue": 1.0}], {"segments": [found], "days": 30}
+    )
+
+
+@pytest.mark.parametrize("rate, everybody", [(0.99, False), (1.0, True)])
+def test_where_everybody_comes_no_group_is_to_be_won(tmp_path, rate, everybody):
+    """The group that comes anyway gets no card, and where all do there is none."""
+    told = campaign()
+    told["segments"][0] |= {"buys_anyway": 1.0}
+    told["segments"].insert(1, told["segments"][0] | {"segment": "Lost", "buys_anyway": 0.5})
+    told["segments"][-1] |= {"buys_anyway": rate}
+    rows = [{"segment": name, "customers": 100, "revenue": 9.0} for name in ("At Risk", "Lost")]
+    cards = str(monday_cards(rows, told))
+    assert "At Risk" not in cards and ("Begin with Lost" in cards) == (not everybody)
+    assert ("nobody is about to be lost" in cards) == everybody
+    assert cards.count("<h3>") == (0 if everybody else 1)
+    rows = [r | {"share": 0.5, "revenue_share": 0.5, "recency": 4} for r in rows]
+    rows = [r | {"frequency": 160, "basket_value": 1.0} for r in rows]
+    shop = write_metrics(tmp_path, segments={"profiles": rows}, campaigns=told)
+    assert ("nobody is about to be lost" in page_of("customers", shop)) == everybody
+    page = segment_pages(facts_of(shop))["segment-at-risk"].text(facts_of(shop))
+    assert "All customers of this name bought within 30 days anyway in past months" in page
+
+
+def test_home_says_how_many_letters_and_where_to_begin():
+    profile = {"segment": "At Risk", "customers": 100, "revenue": 9.0}
+    told = str(monday_cards([profile], campaign()))
+    begin = "<b>90 of 100 customers can be written to now. Begin with At Risk.</b>"
+    assert begin in told and told.index(begin) < told.index("<h3>")
+    assert "not known before those who get it are compared with those held back" in told
+    nobody = campaign()
+    nobody["segments"][-1] |= {"control": 0}
+    assert "Nobody is held back, so nobody will know" in monday_cards([profile], nobody)
+    nobody["segments"][-1] |= {"send": 0}
+    assert "can be written to now" not in monday_cards([profile], nobody)
+
+
+def test_a_segment_that_bought_nothing_is_told_so(tmp_path):
+    profile = {"segment": "Lost", "customers": 12, "share": 0.1, "revenue": 0.0, "recency": 458}
+    profile |= {"revenue_share": 0.0, "frequency": 0, "basket_value": None}
+    facts = facts_of(write_metrics(tmp_path, segments={"profiles": [profile]}))
+    page = segment_pages(facts)["segment-lost"].text(facts)
+    assert "bought nothing in the look-back; the last time was 458 days before" in page
+    assert "0 times" not in page
+
+
+@pytest.mark.parametrize("name, numbers", [("P1", 0), ("Soap", 1)])
+def test_products_without_names_are_not_written_twice(tmp_path, name, numbers):
+    top = [{"product_id": "P1", "product_name": name, "lists": 3}]
+    said = {"customers": 9, "lines": 90, "products": 1, "top_products": top}
+    page = "".join(
+        PAGES["recommendations"].builder(
+            facts_of(write_metrics(tmp_path, insights={"recommendations": said}))
+        )
+    )
+    assert page.count(">Number<") == numbers and page.count(">P1<") == 1
+
+
+@pytest.mark.parametrize("returns", [0, 3])
+def test_a_source_without_returns_has_no_column_of_them(tmp_path, returns):
+    shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    page = page_of("products", write_metrics(shop, data={"returns": returns}))
+    assert ("This source holds no returns." in page) == (not returns)
+    assert page.count("Returned") == (3 if returns else 0)  # a sentence and two tables
+
+
+def test_a_shop_that_sells_for_cents_reads_its_amounts(tmp_path):
+    shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    log = pd.read_parquet(shop / "data/transactions.parquet").assign(revenue=0.01)
+    log.to_parquet(shop / "data/transactions.parquet")
+    assert "0.05" in page_of("products", shop), "five baskets of a cent"
+    months = [{"month": "2025-03-01", "revenue": 0.1, "baskets": 5, "customers": 5}]
+    months[0] |= {"basket_value": 0.02, "whole": True}
+    write_metrics(shop, insights={"months": months, "currency": "€"})
+    assert "€0.10" in page_of("sales", shop) and "€0.02" in page_of("sales", shop)
+    dear = [months[0] | {"revenue": 64_186.4}]
+    write_metrics(shop, insights={"months": dear, "currency": "€"})
+    assert "€64,186€" not in page_of("sales", shop) and "€64,186" in page_of("sales", shop)
+
+
+@pytest.mark.parametrize("window, before", [(365, 0), (100, 2)])
+def test_who_bought_before_the_look_back_did_not_buy_once(tmp_path, window, before):
+    shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    customers = [str(n) for n in range(5)]
+    pd.DataFrame({"customer_id": customers, "segment": "One-time Buyers"}).to_parquet(
+        shop / "data/segments.parquet"
+    )
+    features = pd.DataFrame({"customer_id": customers, "tenure": [10, 99, 100, 101, 300]})
+    features.assign(monetary=1.0).to_parquet(shop / "data/features.parquet")
+    (shop / "config.yaml").write_text(f"rfm: {{window_days: {window}}}")
+    manifest = {"config": {"rfm": {"window_days": window}}}
+    (shop / "manifest.json").write_text(json.dumps(manifest))
+    profile = {"segment": "One-time Buyers", "customers": 5, "share": 1.0, "revenue": 9.0}
+    profile |= {"revenue_share": 1.0, "frequency": 1, "recency": 9, "basket_value": 1.0}
+    facts = facts_of(write_metrics(shop, segments={"profiles": [profile]}))
+    words = f"last {window} days only: {before} of these 5 have bought before them."
+    page = segment_pages(facts)["segment-one-time-buyers"].text(facts)
+    assert (words in page) == bool(before) and (words in page_of("customers", shop)) == bool(before)
+
+
+def test_a_card_of_models_that_were_not_measured_has_no_limits_of_measuring(tmp_path):
+    assert "after the cut" not in page_of("model-card", write_metrics(tmp_path, ranking={}))
+    ranking = {"production": "ranker", "summary": {"any": {"leaders": []}}}
+    assert "after the cut" in page_of("model-card", write_metrics(tmp_path, ranking=ranking))
+
+
+@pytest.mark.parametrize("came", [0, 5])
+def test_a_segment_in_which_nobody_came_has_no_best_month_and_no_story(tmp_path, came):
+    """Few who are alike are another reason than nobody who came."""
+    profile = {"segment": "Lost", "customers": 12_088, "share": 1.0, "revenue": 9.0}
+    profile |= {"revenue_share": 1.0, "frequency": 1, "recency": 503, "basket_value": 1.0}
+    months = [{"month": f"2025-{n:02}-01", "revenue": float(came * n)} for n in range(1, 13)]
+    months = [m | {"baskets": came, "customers": came} for m in months]
+    insights = {"months": [m | {"whole": True, "basket_value": 1.0} for m in months]}
+    facts = facts_of(write_metrics(tmp_path, segments={"profiles": [profile]}, insights=insights))
+    facts.by_segment = {"Lost": {"slipped": 0, "months": months, "stories": []}}
+    page = segment_pages(facts)["segment-lost"].text(facts)
+    assert ("Hardly anybody of the segment came in twelve months" in page) == (not came)
+    assert ("too few customers who are alike" in page) == bool(came)
+    assert ("December 2025 brought the most revenue" in page) == bool(came)
+
+
+@pytest.mark.parametrize("days, shorter", [(365, False), (180, True)])
+def test_a_look_back_is_called_shorter_where_it_is(tmp_path, days, shorter):
+    (tmp_path / "data").mkdir()
+    profile = {"segment": "At Risk", "customers": 2, "share": 1.0, "revenue": 9.0}
+    profile |= {"revenue_share": 1.0, "frequency": 1, "recency": 9, "basket_value": 1.0}
+    alerts = {"customers": 1, "value": 9.0, "unlikely_by_chance": 0}
+    moved = {"fitted": True, "month_end": "2025-12-31", "window_days": days, "alerts": alerts}
+    shop = write_metrics(tmp_path, segments={"profiles": [profile]}, movement=moved)
+    facts = facts_of(shop)
+    facts.by_segment = {"At Risk": {"slipped": 1, "months": [], "stories": []}}
+    page = segment_pages(facts)["segment-at-risk"].text(facts)
+    assert ("by the shorter look-back" in page) == shorter
+    assert ("by the look-back" in page) == (not shorter)
+
+
 @pytest.mark.parametrize("most, said", [(110.0, True), (10.0, False), (-5.0, False)])
 def test_one_customer_who_brings_much_is_told(tmp_path, most, said):
     (tmp_path / "data").mkdir()
@@ -184,7 +399,14 @@ def test_a_list_that_finds_nothing_is_not_called_better():
     told = str(offers_line({"customers": 9, "any": nothing}))
     assert "no list that was tried found what customers bought" in told and "better" not in told
     some = LIST | {"ndcg": {"a": 0.02, "b": 0.0}}
-    assert "did better in the held-out month" in offers_line({"customers": 9, "any": some})
+    assert "came first in the held-out month" in offers_line({"customers": 9, "any": some})
+    drawn = offers_line({"customers": 9, "any": some | {"like_random": True}})
+    assert "not shown to be better than a list drawn at random" in drawn
+    assert "came first" not in drawn
+    some |= {"published_trails": True}
+    assert "did better in the held-out month, beyond chance" in offers_line(
+        {"customers": 9, "any": some}
+    )
 
 
 def test_nobody_slips_where_there_was_no_champion():
@@ -372,6 +594,7 @@ def test_a_shop_without_categories_is_told_so(tmp_path):
     shelf.to_parquet(shop / "data/products.parquet")
     page = page_of("products", shop)
     assert "This source names no categories." in page and "Best buyers" not in page
+    assert "Uncategorised" not in page and "Category" not in page
 
 
 def test_products_that_go_together_are_a_pair(tmp_path):

@@ -2,6 +2,7 @@
 not where it is false; what is far from the rest sets no date; months and gaps; copies.
 """
 
+import html
 import importlib.util
 import shutil
 from pathlib import Path
@@ -189,6 +190,26 @@ def test_empty_months_are_a_gap_and_per_day_is_per_calendar_day(con, tmp_path):
     assert months["whole"].tolist() == [True, True, False, False, True, True]
     flag = raised(result)["silence"]
     assert "2025-02-12 to 2025-05-09" in flag["examples"] and flag["matters"]
+
+
+def test_a_month_with_more_returns_than_sales_is_told(con, tmp_path):
+    log = shop(days=122)  # March to June
+    back = log[log["date"] < "2025-05-01"].assign(quantity=lambda lines: -lines["quantity"])
+    back["date"] += pd.Timedelta(days=61)
+    back["transaction_id"] = "R" + back["transaction_id"]
+    kept = log[(log["date"] < "2025-05-01") | (log["date"] >= "2025-06-01")]
+    result = cleaned(con, tmp_path, pd.concat([kept, back[back["date"] < "2025-06-01"]]))
+    flag = raised(result)["returns_beyond_sales"]
+    may = back[back["date"] < "2025-06-01"]
+    assert sums(flag) == (len(may), paid(may)) and paid(may) < 0
+    assert flag["examples"] == [f"2025-05: −{-paid(may):,.0f}"] and flag["matters"]
+    assert "no growth is told to it or from it" in flag["change"]
+    assert "A month with more returns than sales: 2025-05" in html.unescape(
+        str(doubts_line({"raised": [flag | {"lines": 0}]}))
+    )
+    even = back.assign(quantity=-back["quantity"])
+    result = cleaned(con, tmp_path, pd.concat([kept, even, back[::2]]))
+    assert "returns_beyond_sales" not in raised(result), "half of the sales came back"
 
 
 def test_a_month_is_whole_by_the_shops_own_opening_days(con, tmp_path):

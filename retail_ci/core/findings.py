@@ -316,8 +316,15 @@ def entitle(axes: Any, finding: str, measure: str, width: int = 27) -> None:
     """
     if not finding:
         plain = measure[:1].upper() + measure[1:]
-        axes.set_title(textwrap.fill(plain, width), fontsize=10)
+        axes.set_title(_balanced(plain, width), fontsize=10)
         return
-    axes.set_title(textwrap.fill(finding, width), pad=17, fontsize=10)
+    axes.set_title(_balanced(finding, width), pad=18, fontsize=10)
     place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(measure, (0, 1), (0, 4), fontsize=8, color=_QUIET, **place)
+    axes.annotate(measure, (0, 1), (0, 4), fontsize=9, color=_QUIET, **place)
+
+
+def _balanced(text: str, width: int) -> str:
+    """A text in as few lines as the width allows, of like length: no word stands alone."""
+    lines = len(textwrap.wrap(text, width))
+    fits = (w for w in range(1, width) if len(textwrap.wrap(text, w)) <= lines)
+    return textwrap.fill(text, next(fits, width))

@@ -12,7 +12,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from .errors import ConfigError, unknown
 # %% auto #0
 __all__ = ['BLANKS', 'INVISIBLE', 'WITH_POINT', 'SCIENTIFIC', 'LONGEST_EXACT', 'LOCALES', 'plain_name', 'sql_text', 'sql_name',
            'read_id', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count',
-           'counted', 'share', 'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month', 'date_names']
+           'counted', 'share', 'decimal', 'money', 'with_currency', 'amount', 'cents_of', 'amounts', 'day', 'month',
+           'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
 _DEVICES = {
@@ -291,6 +292,9 @@ def current_locale(name: str | None = None) -> Locale:
     return _in_use if name is None else find_locale(name)
 
 # %% ../../nbs/00a_formats.ipynb #60466467
+_MINUS = "−"
+
+
 def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -> str:
     """A number, as a format of Python says, with the signs of the locale.
 
@@ -316,8 +320,8 @@ def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -
     if not size[0].isdigit():  # infinite
         return text
     figures, e, power = size.partition("e")
-    if sign == "-" and not Decimal(figures):  # rounded to nothing, which has no sign
-        sign = ""
+    if sign == "-":
+        sign = _MINUS if Decimal(figures) else ""  # what is rounded to nothing has no sign
     if text.endswith("%"):
         return sign + _percent(Decimal(figures), locale)
     return sign + _figures(Decimal(figures), "," in spec, locale) + e + power
@@ -372,7 +376,6 @@ def number_as(form: str, locale: str | None = None) -> Callable[[float], str]:
     return write
 
 # %% ../../nbs/00a_formats.ipynb #86f875bb
-_MINUS = "−"
 _NO_DECIMALS = (
     "¥",
     "₩",
@@ -455,14 +458,7 @@ def share(
     str
         "12%"; "–" where there is none.
     """
-    if signed:
-        return _with_minus(number(value, f"+.{digits}%", locale))
-    return number(value, f".{digits}%", locale)
-
-
-def _with_minus(text: str) -> str:
-    """A number with the sign of minus in place of a hyphen."""
-    return _MINUS + text[1:] if text.startswith("-") else text
+    return number(value, f"{'+' if signed else ''}.{digits}%", locale)
 
 
 def decimal(value: float, digits: int = 2, signed: bool = False, locale: str | None = None) -> str:
@@ -484,7 +480,7 @@ def decimal(value: float, digits: int = 2, signed: bool = False, locale: str | N
     str
         "1,234.57"; "–" where there is none.
     """
-    return _with_minus(number(value, f"{'+' if signed else ''},.{digits}f", locale))
+    return number(value, f"{'+' if signed else ''},.{digits}f", locale)
 
 
 def money(value: float, currency: str = "", locale: str | None = None) -> str:
@@ -583,17 +579,67 @@ def amount(
     return _MINUS + text if value < 0 and rounded else text
 
 
+_FEW_CENTS = 10  # below it, cents are a part of an amount that a reader misses
+_WITH_CENTS = (
+    100  # a column whose largest amount is below it is written with cents, as `money` does
+)
+
+
+def cents_of(values: Iterable[float | None], digits: int = 0) -> int:
+    """Count the decimals that a column of amounts needs.
+
+    Parameters
+    ----------
+    values : Iterable[float or None]
+        The amounts of the column.
+    digits : int, default 0
+        As many at least.
+
+    Returns
+    -------
+    int
+        2 where the largest amount is below 100, or the middle one below 10; nothings left out.
+
+    Examples
+    --------
+    >>> cents_of([0.36, 0.04, None]), cents_of([1200.5, 840.2, 0.4]), cents_of([0, 0])
+    (2, 0, 0)
+    """
+    sizes = sorted(abs(v) for v in values if v is not None and v == v and v)
+    if not sizes:
+        return digits
+    small = sizes[-1] < _WITH_CENTS or sizes[len(sizes) // 2] < _FEW_CENTS
+    return max(digits, 2) if small else digits
+
+
+@dataclass(frozen=True)
+class _Amounts:
+    """What writes a column of amounts, with as many decimals as the column needs."""
+
+    currency: str
+    digits: int
+    locale: str | None
+
+    def __call__(self, value: float | None) -> str:
+        """Write one of them."""
+        return amount(value, self.currency, self.digits, self.locale)
+
+    def for_column(self, values: Iterable[float | None]) -> _Amounts:
+        """What writes these."""
+        return replace(self, digits=cents_of(values, self.digits))
+
+
 def amounts(
     currency: str = "", digits: int = 0, locale: str | None = None
 ) -> Callable[[float], str]:
-    """Make a function that writes a column of amounts.
+    """Make a function that writes a column of amounts; `show_table` looks how many decimals it needs.
 
     Parameters
     ----------
     currency : str, default ""
         The sign of money.
     digits : int, default 0
-        After the point.
+        After the point; more where all amounts of a table's column are small.
     locale : str | None, default None
         One of `LOCALES`; the one in use when an amount is written if left out.
 
@@ -602,7 +648,7 @@ def amounts(
     Callable[[float], str]
         For `show_table`.
     """
-    return functools.partial(amount, currency=currency, digits=digits, locale=locale)
+    return _Amounts(currency, digits, locale)
 
 # %% ../../nbs/00a_formats.ipynb #b595d08a
 def _date_of(value: Any) -> Any:

@@ -254,7 +254,8 @@ def show_table(
     """
     import html
 
-    writers = {c: _cell_writer(f) for c, f in (formats or {}).items() if c in data.columns}
+    told = {c: f for c, f in (formats or {}).items() if c in data.columns}
+    writers = {c: _cell_writer(_fitting(f, data[c])) for c, f in told.items()}
     body = data.rename_axis(columns=None).to_html(
         index=index,
         border=0,
@@ -269,6 +270,11 @@ def show_table(
         caption = f"<caption>{html.escape(caption)}</caption>"
         body = body.replace("<thead>", f"{caption}\n  <thead>", 1)
     return Html(body)
+
+
+def _fitting(form: Any, values: Any) -> Any:
+    """A writer as it fits its column: amounts look how many decimals theirs needs."""
+    return form.for_column(values) if hasattr(form, "for_column") else form
 
 
 def _cell_writer(form: str | Callable[[Any], str]) -> Callable[[Any], str]:

@@ -380,6 +380,23 @@ def _find_part_month(e: Evidence) -> Finding | None:
     lines, revenue = int(inside["lines"].sum()), round(float(inside["revenue"].sum()), 4)
     return Finding(lines, revenue, change, examples, matters=False)
 
+
+def _find_returns_beyond_sales(e: Evidence) -> Finding | None:
+    """Months in which more money was returned than sold."""
+    months = e.days.groupby(e.days["day"].dt.to_period("M"))[["lines", "revenue"]].sum()
+    odd = months[months["revenue"].round(2) < 0]
+    if odd.empty:
+        return None
+    change = (
+        "The net revenue of the month is below zero, so no growth is told to it or from it, and "
+        "returns of earlier months weigh on its customers and products."
+    )
+    examples = tuple(
+        f"{month}: {count(revenue)}" for month, revenue in odd["revenue"].head(3).items()
+    )
+    lines, revenue = int(odd["lines"].sum()), round(float(odd["revenue"].sum()), 4)
+    return Finding(lines, revenue, change, examples, matters=True)
+
 # %% ../../nbs/00j_plausibility.ipynb #c6dd8842
 _NIGHT = 5  # from midnight to five
 
@@ -785,6 +802,12 @@ FLAGS: list[Flag] = [
         "A month that the log covers in part",
         "Export to the end of the month, or read its figures as those of a part.",
         _find_part_month,
+    ),
+    Flag(
+        "returns_beyond_sales",
+        "A month with more returns than sales",
+        "Ask whether sales of the month are missing, or corrections are booked as returns.",
+        _find_returns_beyond_sales,
     ),
     Flag(
         "odd_hours",

@@ -10,7 +10,7 @@ import copy
 import functools
 import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.formats import day, decimal, number
+from ..core.formats import day, decimal
 from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, INK, SECOND
 from retail_ci.evaluate.offline import (
@@ -349,6 +349,20 @@ def _clustered(
     }
 
 # %% ../../nbs/05b_backtest.ipynb #b80c22ad
+def _signed(difference: float) -> str:
+    """A difference of NDCG."""
+    return decimal(difference, 3, signed=True)
+
+
+def _led(board: pd.DataFrame, model: str, cuts: Iterable) -> str:
+    """Say how a model was ahead at the cuts at which it came first: beyond its interval, or not."""
+    for cut in cuts:
+        there = board[board["cut"] == cut].set_index("model")
+        if not (there["high"].drop(model) < there.loc[model, "low"]).all():
+            return "comes first"
+    return "leads"
+
+
 def _backtest_words(result: Backtest, task: str, model: str) -> str:
     """Describe how often a model led, and how it compares with each baseline over all cuts.
 
@@ -381,15 +395,15 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     )
     wins = leaders["model"].value_counts()
     cuts = board["cut"].nunique()
-    words = (
-        f"**{task.capitalize()}.** "
-        + "; ".join(f"{label(m)} leads at {n} of {cuts} cuts" for m, n in wins.items())
-        + "."
+    first = "; ".join(
+        f"{label(m)} {_led(board, m, leaders.loc[leaders['model'] == m, 'cut'])} at {n} of {cuts} cuts"
+        for m, n in wins.items()
     )
+    words = f"**{task.capitalize()}.** {first}."
     p = result.paired.query("task == @task and model == @model and metric == 'ndcg'")
     said = [
         f"{lead_in_words(d.low, d.high)} {label(d.baseline)} "
-        f"({number(d.value, '+.3f')}, {number(d.low, '+.3f')} to {number(d.high, '+.3f')})"
+        f"({_signed(d.value)}, {_signed(d.low)} to {_signed(d.high)})"
         for d in p.itertuples()
         if d.baseline not in silent
     ]

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, shown, unknown
-from ..core.formats import count, decimal, money, number, share
+from ..core.formats import count, decimal, money, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from ..data.frames import as_ids, day_after
 from ..recommend.base import Recommender
@@ -1241,9 +1241,10 @@ def lead_in_words(low: float, high: float) -> str:
     str
         "beats", "loses to" or "cannot be told from".
     """
-    if low > 0:
+    least, most = round(low, 3), round(high, 3)  # an end that is written as 0.000 is no lead
+    if least > 0:
         return "beats"
-    return "loses to" if high < 0 else "cannot be told from"
+    return "loses to" if most < 0 else "cannot be told from"
 
 
 def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str:
@@ -1272,13 +1273,24 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
         & (p["baseline"] == baseline)
         & (p["metric"] == "ndcg")
     ].iloc[0]
-    return (
-        f"{lead_in_words(d['low'], d['high'])} {label(baseline)} "
-        f"({number(d['value'], '+.3f')}, 95% interval {number(d['low'], '+.3f')} "
-        f"to {number(d['high'], '+.3f')})"
-    )
+    value, low, high = (decimal(d[end], 3, signed=True) for end in ("value", "low", "high"))
+    led = lead_in_words(d["low"], d["high"])
+    return f"{led} {label(baseline)} ({value}, 95% interval {low} to {high})"
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
+def _first_place(evaluation: Evaluation, task: str) -> str:
+    """Say how the first list of a task is ahead of all others: beyond chance, or within it."""
+    board = evaluation.rivals(task)
+    first = board.iloc[0]
+    paired = evaluation.paired.query("task == @task and metric == 'ndcg'")
+    paired = paired[paired["model"] == first["model"]].set_index("baseline")["low"]
+    ahead = [
+        paired[rival["model"]] > 0 if rival["model"] in paired else first["low"] > rival["high"]
+        for _, rival in board.iloc[1:].iterrows()
+    ]
+    return "leads with" if all(ahead) else "comes first, within chance, with"
+
+
 def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     """Say which model wins a task, and how the model compares with the baselines.
 
@@ -1306,7 +1318,7 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     first = board.iloc[0]
     names: list[str] = board["model"].tolist()
     words = (
-        f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of "
+        f"**{task.capitalize()}.** {label(first['model'])} {_first_place(evaluation, task)} an NDCG of "
         f"{decimal(first['value'], 3)} ({decimal(first['low'], 3)} to {decimal(first['high'], 3)})"
     )
     words += (
@@ -1386,8 +1398,8 @@ def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> st
         return ", ".join(rows["group"]) if len(rows) else "no group"
 
     return (
-        f"{label(model)} is weakest among {low['group']} (NDCG {decimal(low['model'], 3)}, "
-        f"{count(low['customers'])} customers) and strongest among {high['group']} "
+        f"The NDCG of {label(model)} is lowest among {low['group']} ({decimal(low['model'], 3)}, "
+        f"{count(low['customers'])} customers) and highest among {high['group']} "
         f"({decimal(high['model'], 3)}). "
         f"Against {label(rival)} it is clearly better in {names(big[big['low'] > 0])}, and "
         f"clearly worse in {names(big[big['high'] < 0])}."

@@ -11,7 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.formats import count, current_locale, day, money, month, share, sql_text
+from retail_ci.core.formats import (
+    count,
+    counted,
+    current_locale,
+    day,
+    money,
+    month,
+    share,
+    sql_text,
+)
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
 from .shop_facts import goals_of, names_customers
 
@@ -123,8 +132,8 @@ def _trend_chart(months: Iterable[Mapping], currency: str = "", goal: float | No
     rows = list(months)
     name = [month(m["month"], short=True) for m in rows]
     told = [
-        f"{money(m['revenue'], currency)}<br>{count(m['customers'])} customers, "
-        f"{count(m['baskets'])} baskets{'' if m['whole'] else '<br>not a whole month'}"
+        f"{money(m['revenue'], currency)}<br>{counted(m['customers'], 'customer')}, "
+        f"{counted(m['baskets'], 'basket')}{'' if m['whole'] else '<br>not a whole month'}"
         for m in rows
     ]
     bars = {
@@ -168,7 +177,7 @@ _SCALE = [
     [0, "#e3eef8"],
     [0.5, "#6baed6"],
     [1, "#08519c"],
-]  # from little to much on white paper; house.js has its like for dark
+]  # from little to much on white paper; in the dark the chart turns, as the pictures do
 
 
 def _heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = "") -> dict:
@@ -193,7 +202,7 @@ def _heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = ""
         return found.get((r, f), (0, None))[i]
 
     def words(r, f):
-        return f"recency {r}, frequency {f}<br>{count(value(r, f, 0))} customers" + (
+        return f"recency {r}, frequency {f}<br>{counted(value(r, f, 0), 'customer')}" + (
             f"<br>{money(value(r, f, 1), currency)} on average" if (r, f) in found else ""
         )
 
@@ -255,8 +264,8 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     def words(c, r, f, m):
         named = f"{_plain(c)}<br>" if c else ""
         return (
-            f"{named}{count(r)} days since the last purchase<br>{count(f)} "
-            f"purchases<br>{money(m, currency)}"
+            f"{named}{counted(r, 'day')} since the last purchase<br>"
+            f"{counted(f, 'purchase')}<br>{money(m, currency)}"
         )
 
     traces = [
@@ -272,9 +281,11 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
         }
         for s in order
     ]
-    return chart(
+    out = chart(
         traces, "first direction: more active to the right", "second direction: longer ago upwards"
     )
+    out["layout"]["legend"]["itemsizing"] = "constant"  # a dot of the legend is as large as a word
+    return out
 
 # %% ../../nbs/10_charts.ipynb #5de1e3cd
 def _flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after: str = "") -> dict:
@@ -623,7 +634,7 @@ def _backtest_chart(backtest: Mapping, labels: Mapping[str, str]) -> dict:
                 "arrayminus": gap("value", "low"),
                 "thickness": 1,
             },
-            "text": [f"{count(v['customers'])} customers" for _, v in cuts],
+            "text": [counted(v["customers"], "customer") for _, v in cuts],
             "hovertemplate": "%{x}: %{y:.3f}<br>%{text}",
         }
 

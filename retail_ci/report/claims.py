@@ -9,10 +9,12 @@ import math
 from collections.abc import Mapping
 
 from ..core.findings import Claim
-from ..core.formats import count, counted, day, month, share
+from ..core.formats import count, counted, day, money, month, share
 
 # %% auto #0
-__all__ = ['SLIPPING', 'OVERLAP', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'list_sentence', 'goal_sentence']
+__all__ = ['SLIPPING', 'OVERLAP', 'MOVED', 'SAME_GROUPS', 'BEST_LIST', 'TIED_LIST', 'BETTER_LIST', 'DRAWN', 'HITS', 'GROUPS',
+           'PERSONAL', 'GROWTH', 'STILL_EXPECTED', 'BOUGHT_BEFORE', 'ALL_OF_THEM', 'EVERYBODY_COMES', 'GOAL',
+           'list_sentence', 'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90006
 def _slipped_beyond_chance(movement: Mapping) -> bool:
@@ -69,15 +71,51 @@ def _gathered(found: Mapping) -> bool:
 
 def _overlap_words(found: Mapping) -> dict[str, str]:
     """How many slippers there are in all, and how many would be here if spread evenly."""
-    return {"total": count(found["total"]), "even": count(_spread_evenly(found))}
+    return {
+        "total": count(found["total"]),
+        "even": count(_spread_evenly(found)),
+        "are": "is" if found["slipped"] == 1 else "are",
+    }
 
 
 OVERLAP = Claim(
     "slippers gather",
     _gathered,
     _overlap_words,
-    "of the {total} who slipped are here, more than the {even} that its size would give",
-    "of the {total} who slipped are here; its size would give about {even}",
+    "of the {total} who slipped {are} here, more than the {even} that its size would give",
+    "of the {total} who slipped {are} here; its size would give about {even}",
+)
+
+# %% ../../nbs/09a_claims.ipynb #f67e9111
+def _moved_beyond_chance(movement: Mapping) -> bool:
+    """Whether more customers changed their segment than chance moves."""
+    counts = movement["counts"]
+    customers = sum(counts.get(way, 0) for way in ("stayed", "rose", "fell", "gone"))
+    chance = movement["changed_by_chance"]
+    spread = math.sqrt(max(chance * (1 - chance), 0) / max(customers, 1))
+    return movement["changed"] > chance + 2 * spread
+
+
+def _moved_words(movement: Mapping) -> dict[str, str]:
+    """The share that changed, and the share that would have anyway."""
+    return {key: share(movement[key]) for key in ("changed", "changed_by_chance")}
+
+
+MOVED = Claim(
+    "moved",
+    _moved_beyond_chance,
+    _moved_words,
+    "{changed} changed their segment in a month, more than the {changed_by_chance} that chance "
+    "moves.",
+    "{changed} changed their segment in a month, and {changed_by_chance} would have by chance: a "
+    "new name alone is no news of a customer.",
+)
+SAME_GROUPS = Claim(
+    "same groups",
+    lambda found: found["value"] >= 0.85 and found["low"] >= 0.75,
+    lambda found: {"draws": count(found["draws"])},
+    "In {draws} new samples of the customers, the same groups are found",
+    "In {draws} new samples of the customers, not always the same groups are found",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae9000a
@@ -89,6 +127,11 @@ def _leads(found: Mapping) -> bool:
 def _ties(found: Mapping) -> bool:
     """Whether the published list is first, within chance of the next."""
     return bool(found.get("published_leads"))
+
+
+def _trails(found: Mapping) -> bool:
+    """Whether another list is ahead of the published one by more than chance."""
+    return not found.get("published_leads") and bool(found.get("published_trails"))
 
 
 def _list_words(found: Mapping) -> dict[str, str]:
@@ -103,14 +146,28 @@ BEST_LIST = Claim(
     "{published} is the best of the lists that were tried",
     "{published}, which is published, is not shown to be the best",
 )
-BETTER_LIST = Claim(
-    "better list",
+TIED_LIST = Claim(
+    "tied list",
     _ties,
     _list_words,
     "others did as well within chance",
-    "{best} did better in the held-out month",
+    "{best} came first in the held-out month, within chance",
+)
+BETTER_LIST = Claim(
+    "better list",
+    _trails,
+    _list_words,
+    "{best} did better in the held-out month, beyond chance",
+    TIED_LIST.otherwise,
 )
 
+
+DRAWN = Claim(
+    "no better than drawn",
+    lambda found: bool(found.get("like_random")),
+    _list_words,
+    "{published}, which is published, is not shown to be better than a list drawn at random",
+)
 
 _FOUND_NOTHING = 0.0005  # an NDCG that is written as 0.000
 
@@ -121,8 +178,9 @@ def list_sentence(found: Mapping) -> str:
     Parameters
     ----------
     found : Mapping
-        published_label, best_label, published_leads, beyond_chance, and ndcg by list where it is
-        known.
+        published_label, best_label, published_leads, beyond_chance, published_trails where
+        another list is first, like_random where it is no better than one drawn at random, and ndcg
+        by list where it is known.
 
     Returns
     -------
@@ -132,9 +190,48 @@ def list_sentence(found: Mapping) -> str:
     reached = [value for value in found.get("ndcg", {}).values() if value is not None]
     if reached and max(reached) < _FOUND_NOTHING:
         return "no list that was tried found what customers bought in the held-out month"
+    if DRAWN.holds(found):
+        return DRAWN.text(found)
     if BEST_LIST.holds(found):
         return BEST_LIST.text(found)
-    return f"{BEST_LIST.text(found)}: {BETTER_LIST.text(found)}"
+    why = BETTER_LIST if BETTER_LIST.holds(found) else TIED_LIST
+    return f"{BEST_LIST.text(found)}: {why.text(found)}"
+
+# %% ../../nbs/09a_claims.ipynb #e07c49a3
+def _apart(found: Mapping) -> bool:
+    """Whether the two intervals do not touch."""
+    ours, plain = found["ours"], found["plain"]
+    ends = [ours.get("low"), ours.get("high"), plain.get("low"), plain.get("high")]
+    if None in ends:
+        return False
+    return ours["low"] > plain["high"] or ours["high"] < plain["low"]
+
+
+HITS = Claim(
+    "hits",
+    _apart,
+    lambda found: {"plain": share(found["plain"]["value"])},
+    "with the same best sellers for everybody it would have been {plain}",
+    "with the same best sellers for everybody it would have been {plain}, which chance alone could "
+    "make of it",
+)
+
+
+def _some_get_less(found: Mapping) -> bool:
+    """Whether the interval of some group lies below that of another."""
+    rows = [row for row in found["rows"] if row.get("low") is not None]
+    if not rows:
+        return False
+    return min(row["high"] for row in rows) < max(row["low"] for row in rows)
+
+
+GROUPS = Claim(
+    "some get less",
+    _some_get_less,
+    lambda found: {},
+    "For whom the lists are worse",
+    "Group by group: no group is shown to get worse lists",
+)
 
 # %% ../../nbs/09a_claims.ipynb #bae9000e
 def _mostly_personal(found: Mapping) -> bool:
@@ -169,8 +266,9 @@ def _same_month_last_year(figure: Mapping) -> bool:
 
 def _growth_words(figure: Mapping) -> dict[str, str]:
     """The change, the month, and the month that it is against."""
+    changed = round(figure["change"], 3)
     return {
-        "change": share(figure["change"], 1, signed=True),
+        "change": share(figure["change"], 1, signed=True) if changed else "No change",
         "month": month(figure["month"], year=False),
         "against": month(figure["against"], year=False),
         "year": str(figure["against"])[:4],
@@ -183,6 +281,71 @@ GROWTH = Claim(
     _growth_words,
     "{change} in {month} against {against} {year}",
     "{change} in {month} against {against}, season included",
+)
+
+# %% ../../nbs/09a_claims.ipynb #e863081b
+_SENT_OFF = ("Lost", "Hibernating")  # whose action says not to spend on them
+
+
+def _still_expected(found: Mapping) -> list[Mapping]:
+    """The segments that are given up, of whose customers the forecast expects half of the average."""
+    rows = [
+        row for row in found["rows"] if row.get("value_90") is not None and row.get("customers")
+    ]
+    customers = sum(row["customers"] for row in rows)
+    average = sum(row["value_90"] for row in rows) / max(customers, 1)
+    away = [row for row in rows if row["segment"] in _SENT_OFF]
+    return [row for row in away if 0 < average <= 2 * row["value_90"] / row["customers"]]
+
+
+def _expected_words(found: Mapping) -> dict[str, str]:
+    """The segment, what is expected of each of its customers, and of the average one."""
+    rows = _still_expected(found)
+    if not rows:
+        return {}
+    first = rows[0]
+    everybody = [r for r in found["rows"] if r.get("value_90") is not None and r.get("customers")]
+    average = sum(r["value_90"] for r in everybody) / sum(r["customers"] for r in everybody)
+    sign = found.get("currency", "")
+    return {
+        "name": str(first["segment"]),
+        "each": money(first["value_90"] / first["customers"], sign),
+        "average": money(average, sign),
+    }
+
+
+STILL_EXPECTED = Claim(
+    "still expected",
+    lambda found: bool(_still_expected(found)),
+    _expected_words,
+    "The forecast does not give up {name}: it expects {each} of each of them in 90 days, and "
+    "{average} of the average customer. Their name says only that they have not come lately.",
+)
+
+# %% ../../nbs/09a_claims.ipynb #e80564be
+_ONCE = ("New Customers", "One-time Buyers", "Promising")  # whose name says that they bought once
+
+BOUGHT_BEFORE = Claim(
+    "bought before",
+    lambda found: found["segment"] in _ONCE and (found.get("before") or 0) > 0,
+    lambda found: {
+        "before": count(found.get("before") or 0),
+        "members": count(found["members"]),
+        "had": "has" if found.get("before") == 1 else "have",
+        "days": counted(found["look_back"], "day"),
+    },
+    "The name counts the last {days} only: {before} of these {members} {had} bought before them.",
+)
+
+# %% ../../nbs/09a_claims.ipynb #4ae09917
+ALL_OF_THEM = 0.995  # a share that is written as 100%
+
+EVERYBODY_COMES = Claim(
+    "everybody comes",
+    lambda found: (found.get("buys_anyway") or 0) >= ALL_OF_THEM,
+    lambda found: {"days": counted(found["days"], "day")},
+    "In past months all customers bought within {days} anyway: nobody is about to be lost, the names "
+    "only put customers in an order, and a letter can bring nobody.",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae90016

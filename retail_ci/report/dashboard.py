@@ -587,18 +587,34 @@ def _best_sellers(transactions: ibis.Table, many: int) -> list[str]:
     return first.execute()["product_id"].tolist()
 
 
+def _ahead(ranking: Mapping, task: str, first: str, rival: str) -> bool:
+    """Whether a list is ahead of another beyond chance: in pairs, or else by their intervals."""
+    paired = ranking.get("paired", {}).get(task, {}).get(first, {}).get(rival)
+    if paired:
+        return paired["ndcg"]["low"] > 0
+    low = ranking[task][first]["ndcg"].get("low")
+    high = ranking[task][rival]["ndcg"].get("high")
+    return low is not None and high is not None and low > high
+
+
 def _lead_facts(ranking: Mapping, task: str) -> dict[str, bool]:
-    """Whether the first list is the published one, and leads every other one beyond chance."""
+    """Whether the first list is the published one, and leads every other one beyond chance; where
+    it is another, whether it is ahead of the published one beyond chance; and whether the published
+    one is no better than a list drawn at random.
+    """
     leaders = ranking["summary"][task]["leaders"]
     first = leaders[0]
+    published = ranking.get("production")
     against = ranking.get("paired", {}).get(task, {}).get(first, {})
-    beyond = all(measured["ndcg"]["low"] > 0 for measured in against.values())
-    low = ranking[task][first]["ndcg"].get("low")
-    for rival in leaders[1:]:
-        if rival not in against:
-            high = ranking[task][rival]["ndcg"].get("high")
-            beyond = beyond and low is not None and high is not None and low > high
-    return {"published_leads": first == ranking.get("production"), "beyond_chance": bool(beyond)}
+    beyond = all(_ahead(ranking, task, first, rival) for rival in {*leaders[1:], *against})
+    found = {"published_leads": first == published, "beyond_chance": beyond}
+    if published not in ranking[task]:
+        return found
+    if first != published:
+        found["published_trails"] = _ahead(ranking, task, first, published)
+    if "random" in ranking[task] and not _ahead(ranking, task, published, "random"):
+        found["like_random"] = True
+    return found
 
 
 def _recommendation_facts(

@@ -211,6 +211,9 @@ def _kind_of_entry(href: str) -> str:
 _SHOWN = ("href", "title", "section", "text")
 
 
+_TOLD = 200  # letters of a section that the search looks at, beside its heading
+
+
 def _search_index(site: Path, rendered: list[dict], told_by_facts: list[dict]) -> list[dict]:
     """What can be found: pages, terms, rows of the tables, notebooks, and the reference.
 
@@ -231,7 +234,7 @@ def _search_index(site: Path, rendered: list[dict], told_by_facts: list[dict]) -
     found = [_page_entry(page) for page in PAGES.values() if (site / f"{page.name}.html").exists()]
     for entry in rendered:
         kind = _kind_of_entry(entry["href"])
-        told = {key: entry.get(key, "") for key in _SHOWN} | {"text": entry["text"][:250]}
+        told = {key: entry.get(key, "") for key in _SHOWN} | {"text": entry["text"][:_TOLD]}
         name = entry["href"].partition("#")[0].removesuffix(".html")
         if name != "glossary" and not (kind == "page" and _has_own_entry(name)):
             found.append({**told, "kind": _RANKS[kind]})
@@ -315,7 +318,7 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
 def _lighten_figures(site: Path) -> None:
-    """Write the pictures of the site with a palette of at most 128 colours, where that is smaller.
+    """Write the pictures of the site with a palette of at most 64 colours, where that is smaller.
 
     The pictures in figures/ are changed.
 
@@ -332,7 +335,7 @@ def _lighten_figures(site: Path) -> None:
         with Image.open(io.BytesIO(data)) as image:
             paper = Image.new("RGB", image.size, "white")
             paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        paper.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        paper.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
             kept, "png", optimize=True
         )
         if kept.tell() < len(data):
@@ -389,7 +392,8 @@ def _pack_narrow(site: Path) -> None:
     file = site / f"figures/{_DASHBOARD}-narrow.png"
     if file.exists():
         with Image.open(file) as image:
-            image.convert("RGB").save(file.with_suffix(".webp"), lossless=True, quality=100)
+            picture = image.convert("RGB")
+        picture.save(file.with_suffix(".webp"), lossless=True, quality=100, method=6)
         file.unlink()
 
 
@@ -676,6 +680,7 @@ _SLIMMER = (
         r'<div class="smalldocs-search" id="quarto-search">.*?</div></div>',
         '<div class="house-search" id="quarto-search"></div>',
     ),
+    (r'<meta name="generator"[^>]*>', ""),
     (r'<div id="cell-\d+" class="cell">', '<div class="cell">'),
     (r'(<section id="[^"]*") class="level\d">', r"\1>"),
     (r'<(h[2-6]) class="anchored" data-anchor-id="[^"]*">', r"<\1>"),
@@ -684,7 +689,8 @@ _SLIMMER = (
 
 def _is_smalldocs(text: str) -> bool:
     """Whether smalldocs has made a page."""
-    return '<meta name="generator" content="smalldocs' in text.partition("</head>")[0]
+    signs = ('<meta name="generator" content="smalldocs', '<meta name="smalldocs:offset"')
+    return any(sign in text.partition("</head>")[0] for sign in signs)
 
 
 def _slim(text: str) -> str:

@@ -17,6 +17,7 @@ from datetime import date
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,6 +26,7 @@ from ..core.errors import ConfigError, RunError, unknown
 from ..core.findings import BEST_MONTH
 from retail_ci.core.formats import (
     amount,
+    cents_of,
     count,
     counted,
     current_locale,
@@ -44,10 +46,18 @@ from ..export.campaigns import _MARK, _file_name
 from ..export.targeting import campaign_history
 from .charts import colour_of
 from retail_ci.report.claims import (
+    ALL_OF_THEM,
+    BOUGHT_BEFORE,
+    EVERYBODY_COMES,
+    GROUPS,
     GROWTH,
+    HITS,
+    MOVED,
     OVERLAP,
     PERSONAL,
+    SAME_GROUPS,
     SLIPPING,
+    STILL_EXPECTED,
     goal_sentence,
     list_sentence,
 )
@@ -75,6 +85,7 @@ _NUMBER = re.compile(
     r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn|tn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
     r"[a-zł]{1,3}\.?))?$"
 )  # what counts as a number in a table
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?")  # what stays on a line
 _NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
 
 
@@ -89,11 +100,13 @@ def _kind_of(cells: set[str]) -> str:
     Returns
     -------
     str
-        "number", "wrap" for sentences, or nothing for words that fit on a line.
+        "number", "date", "wrap" for sentences, or nothing for words that fit on a line.
     """
     told = {re.sub(r"</?data[^>]*>", "", cell) for cell in cells} - set(_NOTHING)
     if told and all(_NUMBER.match(text) and not re.match(r"0\d", text) for text in told):
         return "number"
+    if told and all(_DATE.fullmatch(text) for text in told):
+        return "date"
     return (
         "wrap" if max((len(re.sub(r"<[^>]+>", "", text)) for text in told), default=0) > 40 else ""
     )
@@ -816,13 +829,16 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
         A row of cells per segment.
     """
     worth = {s["segment"]: s for s in facts.worth.get("segments", [])}
+    profiles = facts.segments.get("profiles", [])
+    brought = cents_of(p["revenue"] for p in profiles)
+    coming = cents_of(w["value_90"] for w in worth.values())
 
     def now(p):
         return [
             _segment_link(p["segment"]),
             printed("segment_customers", p["customers"], of=p["segment"]),
             share(p["share"]),
-            amount(p["revenue"], facts.currency),
+            amount(p["revenue"], facts.currency, brought),
             printed("segment_revenue_share", p["revenue_share"], of=p["segment"]),
             count(p["recency"]),
             count(p["frequency"]),
@@ -832,20 +848,17 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
     def later(w):
         return (
             [
-                amount(w["value_90"], facts.currency)
+                amount(w["value_90"], facts.currency, coming)
                 + (
-                    f" <small>({amount(w['value_90_low'], facts.currency)} to "
-                    f"{amount(w['value_90_high'], facts.currency)})</small>"
+                    f" <small>({amount(w['value_90_low'], facts.currency, coming)} to "
+                    f"{amount(w['value_90_high'], facts.currency, coming)})</small>"
                 )
             ]
             if w
             else ["–"]
         )
 
-    return [
-        now(p) + (later(worth.get(p["segment"])) if worth else [])
-        for p in facts.segments.get("profiles", [])
-    ]
+    return [now(p) + (later(worth.get(p["segment"])) if worth else []) for p in profiles]
 
 
 _NOBODY = (
@@ -884,6 +897,20 @@ def _one_brings(facts: Facts) -> str:
     return f" One customer alone brings {share(most)}."
 
 
+def _bought_before_line(facts: Facts, profile: Mapping) -> str:
+    """How many of those whose name says that they bought once had bought before the look-back."""
+    window = (facts.recipe.get("rfm") or {}).get("window_days") or 365
+    found = {"segment": profile["segment"], "members": profile["customers"], "look_back": window}
+    found["before"] = facts.by_segment.get(profile["segment"], {}).get("before")
+    return BOUGHT_BEFORE.text(found)
+
+
+def _still_expected_line(worth: Mapping | None, currency: str) -> str:
+    """That the forecast expects much of a segment that is given up; nothing where it does not."""
+    told = STILL_EXPECTED.text({"rows": (worth or {}).get("segments", []), "currency": currency})
+    return f'<p class="key-note">{html.escape(told)}</p>' if told else ""
+
+
 def _customers_page(facts: Facts) -> list[str]:
     """Who the customers are, and what to do about each group."""
     rows = _segment_rows(facts)
@@ -907,6 +934,11 @@ def _customers_page(facts: Facts) -> list[str]:
         f"and bring {share(best['revenue_share'])} of the revenue that known customers bring in "
         f"the {_term('Look-back', 'look-back')}.{_one_brings(facts)}</p>{_names_told(facts)}"
     )
+    every = (facts.campaigns.get("segments") or [{}])[-1]
+    come = EVERYBODY_COMES.text({"days": facts.campaigns.get("days", 30), **every})
+    lead += f"<p>{come}</p>" if come else ""
+    told = ((p["segment"], _bought_before_line(facts, p)) for p in profiles)
+    lead += "".join(f"<p><b>{html.escape(name)}.</b> {words}</p>" for name, words in told if words)
     actions = html_table(
         ["Segment", "What to do"],
         [[_segment_link(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
@@ -929,7 +961,7 @@ def _customers_page(facts: Facts) -> list[str]:
     return [
         raw(lead),
         "## What to do {#what-to-do}",
-        raw(actions),
+        raw(actions + _still_expected_line(facts.worth, facts.currency)),
         "## The segments in numbers {#numbers}",
         raw(f'<div class="stacked">{table}</div>'),
         expected,
@@ -1153,7 +1185,7 @@ def _models_table(facts: Facts, task: str) -> str:
         ["List", "NDCG", "Hit rate", "Precision", "Coverage"],
         rows,
         {1: "number", 2: "number", 3: "number"},
-        f"{_TASKS[task]}: each list against the hidden month, best first.",
+        f"{_TASKS[task]}: each list against the hidden month, highest NDCG first.",
     )
 
 # %% ../../nbs/10a_pages.ipynb #ddca8aa1
@@ -1172,29 +1204,23 @@ def _hit_sentence(facts: Facts, task: str) -> str:
     str
         HTML; nothing where it was not measured.
     """
-    found = facts.ranking.get(task) or {}
-
-    def hits(m):
-        return ((facts.ranking.get(task) or {}).get(m, {}).get("hit_rate") or {}).get("value")
-
-    ours = hits(facts.ranking.get("production"))
-    plain = max(
-        (h for m in ("popularity", "recent_popularity") if (h := hits(m)) is not None),
-        default=None,
-    )
-    if not found or ours is None:
+    found = {m: row.get("hit_rate") or {} for m, row in (facts.ranking.get(task) or {}).items()}
+    found = {m: hits for m, hits in found.items() if hits.get("value") is not None}
+    ours = found.get(facts.ranking.get("production", ""))
+    sellers = [found[m] for m in ("popularity", "recent_popularity") if m in found]
+    if ours is None:
         return ""
+    rate = share(ours["value"])
     told = (
-        f"{share(ours)} of the customers who came back bought at least one product of their list"
+        f"{rate} of the customers who came back bought at least one product of their list"
         if task == "any"
-        else f"{share(ours)} of the customers who bought something new to them found at least one "
+        else f"{rate} of the customers who bought something new to them found at least one "
         "such product on their list"
     )
-    return f"<b>{told}</b> in the hidden month" + (
-        f"; with the same best sellers for everybody it would have been {share(plain)}."
-        if plain is not None
-        else "."
-    )
+    if not sellers:
+        return f"<b>{told}</b> in the hidden month."
+    plain = max(sellers, key=lambda hits: hits["value"])
+    return f"<b>{told}</b> in the hidden month; {HITS.text({'ours': ours, 'plain': plain})}."
 
 # %% ../../nbs/10a_pages.ipynb #975cc75f
 def _boards(facts: Facts) -> list[str]:
@@ -1220,16 +1246,23 @@ def _repeats_line(facts: Facts) -> str:
     return f" {share(repeats)} of the lines repeat what their customer had bought before."
 
 
+def _offers_told(offers: Iterable[Mapping], customers: int) -> str:
+    """The offers of a segment, each with the share of its customers who get it."""
+    told = (f"{o['name']} ({share(o['lists'] / max(customers, 1))})" for o in offers)
+    return html.escape("; ".join(told))
+
+
 def _offers_by_segment(facts: Facts) -> str:
     """What each segment is offered most, why, and what it is expected to bring anyway."""
     expected = {s["segment"]: s for s in facts.worth.get("segments", [])}
+    cents = cents_of(s["value_90"] for s in expected.values())
     rows = [
         [
             _segment_link(p["segment"]),
-            html.escape(", ".join(o["name"] for o in facts.offers[p["segment"]])),
+            _offers_told(facts.offers[p["segment"]], p["customers"]),
             html.escape(facts.offers[p["segment"]][0]["reason"]),
             *(
-                [amount(expected.get(p["segment"], {}).get("value_90"), facts.currency)]
+                [amount(expected.get(p["segment"], {}).get("value_90"), facts.currency, cents)]
                 if expected
                 else []
             ),
@@ -1240,10 +1273,31 @@ def _offers_by_segment(facts: Facts) -> str:
     heads = ["Segment", "Offered most", "Most frequent reason of the first"]
     heads += ["Expected in 90 days"] if expected else []
     caption = (
+        "In brackets: the share of the segment's customers who have the offer among their first "
+        "three. "
+    )
+    caption += (
         "Expected is what the segment brings without a letter: what the offers add to it is not "
         "known before they are compared with a group held back."
     )
     return html_table(heads, rows, {0: "segment", 1: "wrap", 2: "wrap"}, caption) if rows else ""
+
+
+def _top_offers(said: Mapping) -> str:
+    """The products on the most lists; their numbers only where they have names beside them."""
+    offers = said.get("top_products", [])
+    named = any(str(p["product_name"]) != str(p["product_id"]) for p in offers)
+    rows = [
+        [
+            html.escape(str(p["product_name"])),
+            *([html.escape(str(p["product_id"]))] if named else []),
+            count(p["lists"]),
+            share(p["lists"] / said["customers"]),
+        ]
+        for p in offers
+    ]
+    heads = ["Product", *(["Number"] if named else []), "On how many lists", "Share of customers"]
+    return html_table(heads, rows, {0: "name"}, "The products that are on the most lists.")
 
 
 def _recommendations_page(facts: Facts) -> list[str]:
@@ -1252,26 +1306,15 @@ def _recommendations_page(facts: Facts) -> list[str]:
     if not said.get("customers"):
         return [html.escape(_no_offers(said))]
     lead = (
-        f"<p><b>{count(said['customers'])} customers</b> have a list each, "
-        f"{count(said['lines'])} lines in all; {PERSONAL.text(said)}. "
-        f"{count(said['products'])} products are on at least one list.{_repeats_line(facts)}</p>"
+        f"<p><b>{counted(said['customers'], 'customer')}</b> "
+        f"{'has a list' if said['customers'] == 1 else 'have a list each'}, "
+        f"{counted(said['lines'], 'line')} in all; {PERSONAL.text(said)}. "
+        f"{counted(said['products'], 'product is', 'products are')} on at least one list."
+        f"{_repeats_line(facts)}</p>"
     )
     verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
-    top = html_table(
-        ["Product", "Number", "On how many lists", "Share of customers"],
-        [
-            [
-                html.escape(str(p["product_name"])),
-                html.escape(str(p["product_id"])),
-                count(p["lists"]),
-                share(p["lists"] / said["customers"]),
-            ]
-            for p in said.get("top_products", [])
-        ],
-        {0: "name"},
-        "The products that are on the most lists.",
-    )
+    top = _top_offers(said)
     protocol = facts.ranking.get("protocol") or {}
     how = (
         f"<p>Measured on the {count(protocol['days'])} days after {day(protocol['cut'])}, which "
@@ -1312,13 +1355,14 @@ def _store_parts(facts: Facts) -> list[str]:
     found = facts.data.get("stores")
     if not found:
         return []
+    cents = cents_of(s["revenue"] for s in found["largest"])
     rows = [
         [
             html.escape(s["store_id"] or "(no store)"),
             count(s["lines"]),
             count(s["baskets"]),
             count(s["customers"]),
-            amount(s["revenue"], facts.currency),
+            amount(s["revenue"], facts.currency, cents),
             share(s["return_rate"], 1),
             share(s["anonymous"], 1),
         ]
@@ -1351,10 +1395,11 @@ def _covered(month_told: Mapping) -> str:
 def _sales_page(facts: Facts) -> list[str]:
     """How the year went, what sells, and who brings the revenue."""
     months = facts.insights.get("months", [])
+    cents = cents_of(m["revenue"] for m in months)
     rows = [
         [
             f'<time datetime="{m["month"][:7]}">{month(m["month"], short=True)}</time>',
-            amount(m["revenue"], facts.currency),
+            amount(m["revenue"], facts.currency, cents),
             count(m["baskets"]),
             count(m["customers"]),
             amount(m["basket_value"], facts.currency, 2),
@@ -1425,12 +1470,13 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
         "anonymous": fates.get("anonymous"),
         "returns": fates.get("return"),
     }
+    cents = cents_of(worth.values())
     return [
         [
             words,
             count(data[k]),
             share(data[k] / total, 1),
-            amount(worth.get(k), currency) if data[k] else "–",
+            amount(worth.get(k), currency, cents) if data[k] else "–",
         ]
         for k, words in told.items()
         if k in data
@@ -1449,11 +1495,12 @@ def _plausible_part(facts: Facts) -> str:
     raised = found.get("raised", [])
     if not raised:
         return f"<p>No flag is raised: nothing looks odd in the lines as a whole.</p>{met}"
+    cents = cents_of(f["revenue"] for f in raised)
     rows = [
         [
             html.escape(f["what"]),
             count(f["lines"]),
-            amount(f["revenue"], facts.currency),
+            amount(f["revenue"], facts.currency, cents),
             html.escape(" ".join([f["change"], f["advice"]])),
             html.escape("; ".join(f["examples"])),
         ]
@@ -1462,6 +1509,14 @@ def _plausible_part(facts: Facts) -> str:
     head = ["What", "Lines", "Revenue", "What would change, what to do", "For example"]
     caption = "Well formed and implausible: a question to whoever made the export."
     return html_table(head, rows, {0: "what", 3: "change", 4: "examples"}, caption) + met
+
+
+def _anonymous_lines(many: int) -> str:
+    """How many lines have no customer."""
+    if not many:
+        return f"No line is an {_term('Anonymous sale', 'anonymous sale')}."
+    term = _term("Anonymous sale", "anonymous sale" if many == 1 else "anonymous sales")
+    return f"{counted(many, 'line is an', 'lines are')} {term}."
 
 
 def _quality_page(facts: Facts) -> list[str]:
@@ -1477,8 +1532,8 @@ def _quality_page(facts: Facts) -> list[str]:
         f"{printed('receipts', d['baskets'])} receipts (those with returns alone included), "
         f"{printed('net_revenue', d['revenue'], facts.currency)} of "
         f"{_term('Net revenue', 'net revenue')}. "
-        f"{count(d.get('anonymous', 0))} lines are "
-        f"{_term('Anonymous sale', 'anonymous sales')}.</p>"
+        + _anonymous_lines(d.get("anonymous", 0))
+        + "</p>"
         + (
             ""
             if d.get("returns")
@@ -1560,9 +1615,8 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
         out.append(
             (
                 "The segments",
-                f"In {count(st['draws'])} new samples of the customers, the same groups are "
-                f"found: {_term('Stability', 'agreement')} {_measured(st)}, where 1 is the same "
-                "and 0 is chance.",
+                f"{SAME_GROUPS.text(st)}: {_term('Stability', 'agreement')} {_measured(st)}, where "
+                "1 is the same and 0 is chance.",
                 "03c_segment_profiles",
             )
         )
@@ -1582,7 +1636,7 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
                 "How many groups?",
                 f"The groups overlap ({_term('Silhouette', 'silhouette')} "
                 f"{decimal(s['silhouette'], 2)}); by that measure alone "
-                f"{count(s['best_silhouette_k'])} groups would be best. The report shows "
+                f"{count(s['best_silhouette_k'])} groups would score highest. The report shows "
                 f"{count(len(s.get('profiles') or s.get('names') or []) or s['k'])} because there "
                 "is an action for each.",
                 "03c_segment_profiles",
@@ -1592,9 +1646,7 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
         out.append(
             (
                 "The movement",
-                f"{share(m['changed'])} changed their segment in a month, and "
-                f"{share(m['changed_by_chance'])} would have by chance: judge single customers, "
-                "not the sum.",
+                MOVED.text(m),
                 "03d_migration",
             )
         )
@@ -1672,20 +1724,9 @@ def _sure_page(facts: Facts) -> list[str]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #088e7f63
-def _weakest(facts: Facts, task: str) -> list[list[str]]:
-    """How good the published list is for each segment before the cut.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-    task : str
-        "any" or "discovery".
-
-    Returns
-    -------
-    list[list[str]]
-        Group, customers, NDCG with its interval; the lowest first.
+def _group_rows(facts: Facts, task: str) -> list[dict]:
+    """How good the published list is for each segment before the cut: group, customers, value,
+    low, high; the lowest first.
     """
     file = facts.run_dir / "metrics/ranking_segments.csv"
     if not file.exists():
@@ -1698,18 +1739,21 @@ def _weakest(facts: Facts, task: str) -> list[list[str]]:
             == (task, "segment", "ndcg", facts.ranking.get("production"))
         ]
 
-    def number(text):
-        return float(text) if text else None
-
-    rows.sort(key=lambda r: (number(r["value"]) or 0, r["group"]))
-    return [
-        [
-            html.escape(r["group"]),
-            count(int(r["customers"])),
-            _measured({k: number(r[k]) for k in ("value", "low", "high")}),
-        ]
+    found = [
+        {
+            "group": r["group"],
+            "customers": int(r["customers"]),
+            **{k: float(r[k]) if r[k] else None for k in ("value", "low", "high")},
+        }
         for r in rows
     ]
+    return sorted(found, key=lambda r: (r["value"] or 0, r["group"]))
+
+
+def _weakest(facts: Facts, task: str) -> list[list[str]]:
+    """The same as cells of a table."""
+    rows = _group_rows(facts, task)
+    return [[html.escape(r["group"]), count(r["customers"]), _measured(r)] for r in rows]
 
 
 def _recipe_rows(facts: Facts) -> list[list[str]]:
@@ -1739,6 +1783,15 @@ def _recipe_rows(facts: Facts) -> list[list[str]]:
     return [[k, html.escape(str(v))] for k, v in rows.items() if v not in (None, "")]
 
 # %% ../../nbs/10a_pages.ipynb #71d587d1
+def _group_heading(facts: Facts) -> str:
+    """Whether some group is shown to get worse lists, as a heading."""
+    rows = []
+    for task in _TASKS:
+        found = {"rows": _group_rows(facts, task)}
+        rows += [found] if GROUPS.holds(found) else []
+    return f"## {GROUPS.text(rows[0] if rows else {'rows': []})} {{#for-whom}}"
+
+
 def _weakest_parts(facts: Facts) -> list[str]:
     """For each question a table of the groups, the weakest first; nothing where none was
     measured.
@@ -1750,7 +1803,8 @@ def _weakest_parts(facts: Facts) -> list[str]:
                 ["Name on the grid, before the cut", "Customers", "NDCG"],
                 rows,
                 {2: "number"},
-                "The published list, weakest group first.",
+                "The published list, lowest NDCG first; in brackets 95% intervals, which are wide "
+                "for few customers.",
             )
             parts += [f"### {name} {{#for-whom-{task}}}", raw(table)]
     return parts
@@ -1831,15 +1885,21 @@ def _model_card(facts: Facts) -> list[str]:
             if facts.ranking.get("summary")
             else [facts.ranking.get("note") or "Nothing was measured in this run."]
         ),
-        "## For whom the lists are worse {#for-whom}" if who else "",
+        _group_heading(facts) if who else "",
         *who,
         "## Limits {#limits}",
         "\n".join(
             [
                 *(f"- {c}" for c in facts.worth.get("cautions", [])),
                 "- All measurements are of what customers bought, not of what a campaign caused.",
-                "- Customers who came after the cut are not part of the measurements; they get "
-                "best sellers.",
+                *(
+                    [
+                        "- Customers who came after the cut are not part of the measurements; they "
+                        "get best sellers."
+                    ]
+                    if facts.ranking.get("summary")
+                    else []
+                ),
             ]
         ),
     ]
@@ -1928,12 +1988,11 @@ def _data_sheet(facts: Facts) -> list[str]:
 
 # %% ../../nbs/10a_pages.ipynb #fb000003
 _CONTROLS = (5, 50, 5)  # per cent held back: the least, the most, a step
-_ALL_OF_THEM = 0.995  # a share that is written as 100%
 
 
 def _effect(rate: float | None, lift: float | None) -> str:
     """From which share of buyers to which a campaign must lead, before it shows."""
-    if rate is not None and rate >= _ALL_OF_THEM:
+    if rate is not None and rate >= ALL_OF_THEM:
         return "none: all buy anyway"
     if rate is None or lift is None:
         return "none: too few customers"
@@ -1959,6 +2018,8 @@ def _reach_tables(facts: Facts) -> list[str]:
     rows = []
     effects = []
     told = facts.campaigns
+    window = facts.movement.get("window_days")
+    named = f", each looked back on over {count(window)} days" if window else ""
     buttons = _list_buttons(facts)
     for s in told["segments"]:
         everybody = s["segment"] == "All"
@@ -1991,10 +2052,11 @@ def _reach_tables(facts: Facts) -> list[str]:
     )
     days = count(told["days"])
     visible = html_table(
-        ["Segment", f"Buy anyway in {days} days", "Held back", "To be sent", "Would show"],
+        ["Segment", f"Bought anyway in {days} days", "Held back", "To be sent", "Would show"],
         effects,
         {0: "segment", 2: "number", 3: "number"},
-        f"The smallest rise of the share that buys within {days} days that the comparison shows in "
+        f"Bought anyway: of the customers who had the name at past month ends{named}. Would show: "
+        f"the smallest rise of the share that buys within {days} days that the comparison shows in "
         "four of five campaigns.",
     )
     return [raw(funnel), "## What could be seen {#effect}", raw(_slider(told) + visible)]
@@ -2052,7 +2114,8 @@ def _measured_waves(facts: Facts) -> list[str]:
     """What earlier waves have brought, and what writing to more customers would earn."""
     history = campaign_history(facts.run_dir)
     per_letter = partial(money, currency=facts.currency)
-    in_all = partial(amount, currency=facts.currency)
+    profits = cents_of(wave["profit"] for wave in history["measured"])
+    in_all = partial(amount, currency=facts.currency, digits=profits)
     rows = [
         [
             html.escape(wave["name"]) + (" (so far)" if wave["so_far"] else ""),
@@ -2141,15 +2204,34 @@ def _campaigns_page(facts: Facts) -> list[str]:
 
 # %% ../../nbs/10a_pages.ipynb #fb000007
 _PRODUCT_HEADS = ["Product", "Category", "Net revenue", "Trend", "Returned", "Customers"]
+_RETURNED = "Returned"
+
+
+def _goods_table(heads: list[str], rows: list[list[str]], *told: Any, returns: bool) -> str:
+    """A table of products or categories; without the share returned where nothing is, and without
+    the category of products where none of them has one.
+    """
+    silent = {i for i in range(1, len(heads)) if {row[i] for row in rows} == {UNCATEGORISED}}
+    silent |= set() if returns else {heads.index(_RETURNED)}
+    kept = [i for i in range(len(heads)) if i not in silent]
+    rows = [[row[i] for i in kept] for row in rows]
+    return html_table([heads[i] for i in kept], rows, *told)
+
+
+def _has_returns(facts: Facts) -> bool:
+    """Whether the source holds returns, as far as the run has counted its lines."""
+    return bool(facts.data.get("returns", True))
 
 
 def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     """Products with what they bring, a row each."""
+    rows = list(rows)
+    cents = cents_of(r["revenue"] for r in rows)
     return [
         [
             html.escape(str(r["name"])),
             html.escape(str(r["category"])),
-            amount(r["revenue"], currency),
+            amount(r["revenue"], currency, cents),
             share(r["change"], 0, signed=True) if r["change"] is not None else "–",
             share(r["returned"], 1),
             count(r["customers"]),
@@ -2175,6 +2257,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     total = sum(r["revenue"] for r in rows) or 1
     most = max((abs(r["revenue"] / total) for r in rows), default=1)
     digits = (most < 0.1) + (most < 0.01)  # so that a small share is not written as 0%
+    cents = cents_of(r["revenue"] for r in rows)
 
     def buyers(r):
         known = r.get("segment") and r.get("share") is not None
@@ -2184,7 +2267,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
         [
             html.escape(str(r["category"])),
             count(r["products"]),
-            amount(r["revenue"], currency),
+            amount(r["revenue"], currency, cents),
             share(r["revenue"] / total, digits),
             share(r["change"], 0, signed=True) if r["change"] is not None else "–",
             share(r["returned"], 1),
@@ -2194,7 +2277,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     ]
 
 
-def _never_listed(found: Mapping, currency: str) -> str:
+def _never_listed(found: Mapping, currency: str, returns: bool) -> str:
     """The products that sold lately and stand on no list."""
     if found["never"] is None:
         return "This run has no lists of recommendations."
@@ -2207,9 +2290,8 @@ def _never_listed(found: Mapping, currency: str) -> str:
     )
     told = f"{what}."
     rows = _product_rows(found["never"], currency)
-    return raw(
-        f"<p>{told}</p>{html_table(_PRODUCT_HEADS, rows, {0: 'name'}, 'Best sellers first.')}"
-    )
+    words = ({0: "name"}, "Best sellers first.")
+    return raw(f"<p>{told}</p>{_goods_table(_PRODUCT_HEADS, rows, *words, returns=returns)}")
 
 
 _MOST_CATEGORIES = 50  # of the table, those with most revenue
@@ -2219,7 +2301,8 @@ def _smaller_categories(rows: Sequence[Mapping], currency: str) -> str:
     """What the categories bring that the table leaves out; nothing where it has all."""
     if not rows:
         return ""
-    brought = amount(sum(row["revenue"] for row in rows), currency)
+    total = sum(row["revenue"] for row in rows)
+    brought = amount(total, currency, cents_of([total]))
     return f" Not in the table: {count(len(rows))} with less revenue, {brought} together."
 
 
@@ -2240,22 +2323,24 @@ def _products_page(facts: Facts) -> list[str]:
         if days
         else "The log is too short for a trend."
     )
+    returns = _has_returns(facts)
+    returned = "Returned is the value of returns as a share of sales."
+    returned = returned if returns else "This source holds no returns."
     lead = (
         f"<p><b>{count(found['half'])} of {counted(found['products'], 'product')} "
         f"{'brings' if found['half'] == 1 else 'bring'} half of "
-        f"{_term('Net revenue', 'net revenue')}.</b> {trend} Returned is the value of returns as a "
-        "share of sales.</p>"
+        f"{_term('Net revenue', 'net revenue')}.</b> {trend} {returned}</p>"
     )
-    categories = html_table(
+    categories = _goods_table(
         _CATEGORY_HEADS,
         _category_rows(found["categories"], currency)[:_MOST_CATEGORIES],
         None,
         "Best buyers: the segment that brings most of a category's revenue from known customers."
         + _smaller_categories(found["categories"][_MOST_CATEGORIES:], currency),
+        returns=returns,
     )
-    top = html_table(
-        _PRODUCT_HEADS, _product_rows(found["top"], currency), {0: "name"}, "By revenue."
-    )
+    best = _product_rows(found["top"], currency)
+    top = _goods_table(_PRODUCT_HEADS, best, {0: "name"}, "By revenue.", returns=returns)
     pairs = [
         [
             html.escape(str(r["one"])),
@@ -2284,7 +2369,7 @@ def _products_page(facts: Facts) -> list[str]:
         if pairs
         else "No two best sellers stand in one basket more often than by chance.",
         "## On the shelf and never recommended {#never}",
-        _never_listed(found, currency),
+        _never_listed(found, currency, returns),
     ]
 
 # %% ../../nbs/10a_pages.ipynb #fb00000b
@@ -2334,7 +2419,7 @@ def _brief_page(facts: Facts) -> list[str]:
     offered = [
         [
             _segment_cell(p["segment"]),
-            html.escape(", ".join(o["name"] for o in offers[p["segment"]])),
+            _offers_told(offers[p["segment"]], p["customers"]),
         ]
         for p in facts.segments.get("profiles", [])
         if p["segment"] in offers
@@ -2350,12 +2435,24 @@ def _brief_page(facts: Facts) -> list[str]:
         "## What sells {#products}" if rows else "",
         raw(
             '<div class="second-page"></div>'
-            + html_table(_CATEGORY_HEADS, rows, None, f"Net revenue by category. {smaller}".strip())
+            + _goods_table(
+                _CATEGORY_HEADS,
+                rows,
+                None,
+                f"Net revenue by category. {smaller}".strip(),
+                returns=_has_returns(facts),
+            )
         )
         if rows
         else "",
         "## What to offer {#offers}" if offered else "",
-        raw(html_table(["Segment", "The most frequent offers"], offered, {0: "segment", 1: "wrap"}))
+        raw(
+            html_table(
+                ["Segment", "The most frequent offers, with their share of customers"],
+                offered,
+                {0: "segment", 1: "wrap"},
+            )
+        )
         if offered
         else "",
         "## What is not known {#not-known}",
@@ -2396,15 +2493,18 @@ def _months_part(facts: Facts, name: str) -> list[str]:
     rows = facts.by_segment.get(name, {}).get("months", [])
     whole = {str(m["month"])[:10]: bool(m["whole"]) for m in facts.insights.get("months", [])}
     sign = facts.currency
-    finding = BEST_MONTH.text({"rows": [row for row in rows if whole.get(row["month"])]})
+    judged = [row for row in rows if whole.get(row["month"])]
+    many = sum(row["customers"] for row in judged) >= _FEW_CAME
+    finding = BEST_MONTH.text({"rows": judged if many else []})
     measure = "Net revenue per month of those who are in the segment today"
     partial_month = any(row["revenue"] and not whole.get(row["month"]) for row in rows)
     measure += "; pale: not a whole month" if partial_month else ""
     title = f"<b>{html.escape(finding)}</b><br>{measure}" if finding else f"<b>{measure}</b>"
+    cents = cents_of(row["revenue"] for row in rows)
     cells = [
         [
             f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>',
-            amount(row["revenue"], sign),
+            amount(row["revenue"], sign, cents),
             count(row["baskets"]),
             count(row["customers"]),
         ]
@@ -2439,7 +2539,7 @@ def _story(told: Mapping, currency: str) -> str:
         days.append(f"last in {month(told['last'])}")
     spent = ""
     if told["spent"] is not None:
-        spent = f", about {money(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
+        spent = f", about {amount(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
     likes = f", most of it for {html.escape(str(told['category']))}" if told["category"] else ""
     when = f" This customer was seen {' and '.join(days)}." if days else ""
     visits = _visits_told(told["visits"])
@@ -2449,9 +2549,16 @@ def _story(told: Mapping, currency: str) -> str:
     )
 
 
+_FEW_CAME = 30  # customers of a segment over its months, before its months are a finding
+
+
 def _stories_part(facts: Facts, name: str) -> str:
     """Three customers of a segment, none of whom can be recognised."""
-    stories = facts.by_segment.get(name, {}).get("stories", [])
+    found = facts.by_segment.get(name, {})
+    stories = found.get("stories", [])
+    came = sum(row["customers"] for row in found.get("months", []))
+    if not stories and came < _FEW_CAME:
+        return "Hardly anybody of the segment came in twelve months: there is no story to tell."
     if not stories:
         return "The segment has too few customers who are alike: a story could be recognised."
     boxes = "".join(_story(told, facts.currency) for told in stories)
@@ -2473,10 +2580,12 @@ def _overlap_part(facts: Facts, profile: Mapping) -> str:
     found["everybody"] = sum(p["customers"] for p in facts.segments["profiles"])
     shown = printed("segment_slipped", slipped, of=profile["segment"])
     normal = "" if SLIPPING.holds(facts.movement) else f" {SLIPPING.text(facts.movement)}"
+    window = (facts.recipe.get("rfm") or {}).get("window_days", 365)
+    shorter = "shorter " if facts.movement.get("window_days", window) < window else ""
     return raw(
         f"<p><b>{shown}</b> {OVERLAP.text(found)}.{normal} They were good customers a month "
-        'before by the shorter look-back of <a href="movement.qmd">Movement</a>, which also says '
-        "who could be lost.</p>".replace(".qmd", ".html")
+        f'before by the {shorter}look-back of <a href="movement.html">Movement</a>, which also '
+        "says who could be lost.</p>"
     )
 
 # %% ../../nbs/10a_pages.ipynb #5e6a0003
@@ -2491,19 +2600,27 @@ def _segment_lead(facts: Facts, profile: Mapping) -> str:
     reach = {s["segment"]: s for s in facts.campaigns.get("segments", [])}.get(name)
     listed = _list_buttons(facts).get(name, "") if facts.campaigns else ""
     brings = printed("segment_revenue", profile["revenue"], facts.currency, name)
+    middle = f"bought {_times(profile['frequency'])}; the last time was"
+    if not profile["frequency"]:
+        middle = "bought nothing in the look-back; the last time was"
     lead = (
-        f"<p><b>{printed('segment_customers', profile['customers'], of=name)} customers</b>, "
-        f"{share(profile['share'])} of all, bring {brings}: "
+        f"<p><b>{printed('segment_customers', profile['customers'], of=name)} "
+        f"{'customer' if profile['customers'] == 1 else 'customers'}</b>, "
+        f"{share(profile['share'])} of all, {'brings' if profile['customers'] == 1 else 'bring'} "
+        f"{brings}: "
         f"{printed('segment_revenue_share', profile['revenue_share'], of=name)} of the revenue of "
         f"known customers in the {_term('Look-back', 'look-back')}. The "
-        f"customer in the middle bought {_times(profile['frequency'])}; the last "
-        f"time was {count(profile['recency'])} days before the end of the data.</p>"
+        f"customer in the middle {middle} {count(profile['recency'])} days before the end of the "
+        "data. "
+        f"{_bought_before_line(facts, profile)}</p>"
     )
     action = html.escape(profile.get("action") or "")
     days = facts.campaigns.get("days", 30)
     unproven = f'<p class="key-note">{_unproven(reach, days)}</p>'
     button = '<a class="btn btn-primary" href="campaigns.html">To the campaign</a>'
     saved = f" Its list: {listed}" if listed else ""
+    if STILL_EXPECTED.words({"rows": facts.worth.get("segments", [])}).get("name") == name:
+        unproven += _still_expected_line(facts.worth, facts.currency)
     return (
         f"{lead}<p><b>What to do.</b> {action} {_reach(reach, profile['customers'])}</p>{unproven}"
         f"<p>{button}{saved}</p>"
@@ -2895,15 +3012,15 @@ def source_line(data: Mapping) -> Html:
         A sentence.
     """
     told = {
-        "rejected": "rejected with a reason",
-        "set_aside": "no sales by their status",
-        "collapsed": "copies of another",
-        "anonymous": "kept without a customer",
+        "rejected": ("rejected with a reason",) * 2,
+        "set_aside": ("no sale by its status", "no sales by their status"),
+        "collapsed": ("copy of another", "copies of another"),
+        "anonymous": ("kept without a customer",) * 2,
     }
-    parts = [f"{count(data[k])} {words}" for k, words in told.items() if data.get(k)]
+    parts = [counted(data[k], *words) for k, words in told.items() if data.get(k)]
     days = " to ".join(day(data.get(k)) for k in ("first_date", "last_date"))
     return Html(
-        f'<p class="key-note">Sales from {days}; {count(data.get("rows_in") or 0)} lines '
+        f'<p class="key-note">Sales from {days}; {counted(data.get("rows_in") or 0, "line")} '
         f"read{': ' + ', '.join(parts) if parts else ''}. <a "
         'href="quality.qmd">How good is the data?</a></p>'
     )
@@ -2936,7 +3053,7 @@ def _doubt(flag: Mapping) -> str:
     """A flag in half a sentence."""
     told = ", ".join(flag["examples"])
     if flag["lines"]:
-        told = f"{count(flag['lines'])} lines, {share(flag['revenue_share'], 1)} of revenue"
+        told = f"{counted(flag['lines'], 'line')}, {share(flag['revenue_share'], 1)} of revenue"
     return f"{flag['what']}: {told}" if told else flag["what"]
 
 # %% ../../nbs/10a_pages.ipynb #e9a4f9b1
@@ -2995,9 +3112,10 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
         A table, the segments in the order given: the same everywhere in the report.
     """
     expected = {s["segment"]: s["value_90"] for s in (worth or {}).get("segments", [])}
+    cents = cents_of(expected.values())
 
     def later(s):
-        return [amount(expected.get(s), currency)] if expected else []
+        return [amount(expected.get(s), currency, cents)] if expected else []
 
     def numbers(p):
         return [
@@ -3023,6 +3141,7 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
     ]
     return Html(
         f'<div class="actions">{html_table(head, cells, {0: "segment", 1: "action"})}</div>'
+        + _still_expected_line(worth, currency)
     )
 
 # %% ../../nbs/10a_pages.ipynb #3fd1e002
@@ -3098,14 +3217,45 @@ def _unproven(found: Mapping | None, days: int) -> str:
     rate = (found or {}).get("buys_anyway")
     if rate is None:
         return "<b>Unproven:</b> that it brings anybody who would not have come anyway."
-    if rate >= _ALL_OF_THEM:
-        return f"All buy within {count(days)} days anyway: a letter can bring nobody."
-    told = f"<b>Unproven:</b> that it works. {share(rate)} buy within {count(days)} days anyway"
+    if rate >= ALL_OF_THEM:
+        return (
+            f"All customers of this name bought within {count(days)} days anyway in past months: a "
+            "letter can bring nobody."
+        )
+    told = (
+        f"<b>Unproven:</b> that it works. {share(rate)} of customers of this name bought within "
+        f"{count(days)} days anyway in past months"
+    )
     lift = (found or {}).get("smallest_lift")
     if lift is None:
         return f"{told}, and the group held back is too small to show any effect."
-    missed = f"an effect of {count(100 * lift)} points is missed in one of five campaigns"
+    missed = (
+        f"an effect of {counted(round(100 * lift), 'point')} is missed in one of five campaigns"
+    )
     return f"{told}; {missed}, a smaller one more often."
+
+
+def _all_come(found: Mapping | None) -> bool:
+    """Whether all customers of a segment buy anyway, so that a letter can bring nobody."""
+    return ((found or {}).get("buys_anyway") or 0) >= ALL_OF_THEM
+
+
+def _monday_lead(first: str, lists: Mapping[str, Mapping]) -> str:
+    """How many letters can leave, where to begin, and what nobody knows; nothing without lists."""
+    every = lists.get("All")
+    if not every or not every["send"]:
+        return ""
+    unknown = "Nobody is held back, so nobody will know whether a letter brings anybody."
+    if every.get("control"):
+        unknown = (
+            "Whether a letter brings anybody is not known before those who get it are compared "
+            "with those held back."
+        )
+    of_all = f"{count(every['send'])} of {counted(every['customers'], 'customer')}"
+    return (
+        f'<p class="lead-line"><b>{of_all} can be written to now. Begin with '
+        f"{html.escape(first)}.</b> {unknown}</p>"
+    )
 
 
 def monday_cards(
@@ -3136,6 +3286,10 @@ def monday_cards(
         Three cards at most, and what the run says about consent; empty where there is no segment.
     """
     lists = {s["segment"]: s for s in campaigns.get("segments", [])}
+    told = EVERYBODY_COMES.text({"days": campaigns.get("days", 30), **lists.get("All", {})})
+    if told:
+        return Html(f'<p class="lead-line">{told}</p>{_notes(campaigns)}')
+    profiles = [p for p in profiles if not _all_come(lists.get(p["segment"]))]
     button = "To the list" if listed else "To the campaign"
     cards = []
     for place, (aim, p) in enumerate(_first_of_each(profiles), 1):
@@ -3151,7 +3305,8 @@ def monday_cards(
         )
     if not cards:
         return Html("")
-    return Html(f'<div class="monday-cards">{"".join(cards)}</div>{_notes(campaigns)}')
+    first = _monday_lead(_first_of_each(profiles)[0][1]["segment"], lists)
+    return Html(f'{first}<div class="monday-cards">{"".join(cards)}</div>{_notes(campaigns)}')
 
 # %% ../../nbs/10a_pages.ipynb #5ffac069
 def slipping_line(movement: Mapping, currency: str = "") -> Html:

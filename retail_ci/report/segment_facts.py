@@ -122,8 +122,9 @@ def segment_facts(run_dir: str | Path) -> dict[str, dict[str, Any]]:
     -------
     dict[str, dict[str, Any]]
         Segment: months (month, revenue, baskets, customers; the last twelve of the log), stories
-        (third, visits, spent, first, last, category, n; None for what is left out), and slipped
-        (None for a run without a list of slippers). Nothing for a run without customers.
+        (third, visits, spent, first, last, category, n; None for what is left out), slipped (None
+        for a run without a list of slippers), and before (who had bought before the look-back; None
+        where the run has not counted). Nothing for a run without customers.
     """
     run_dir = Path(run_dir)
     tables = _tables(run_dir)
@@ -141,15 +142,37 @@ def segment_facts(run_dir: str | Path) -> dict[str, dict[str, Any]]:
     months = _months(con, since, until)
     stories = _stories(con, since)
     slipped = _slipped(con, tables["segments"], run_dir / "data/alerts.parquet")
+    before = _bought_before(con, tables["segments"], run_dir)
     con.close()
     return {
         name: {
             "months": rows,
             "stories": stories.get(name, []),
             "slipped": None if slipped is None else slipped.get(name, 0),
+            "before": before.get(name),
         }
         for name, rows in months.items()
     }
+
+
+def _look_back(run_dir: Path) -> int:
+    """The days of the look-back of a run."""
+    file = run_dir / "config.yaml"
+    told = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return ((told or {}).get("rfm") or {}).get("window_days") or 365
+
+
+def _bought_before(con: Any, segments: str, run_dir: Path) -> dict[str, int]:
+    """How many customers of each segment bought first before the look-back."""
+    file = run_dir / "data/features.parquet"
+    if not file.exists():
+        return {}
+    features = f"read_parquet({sql_text(file)})"
+    if "tenure" not in con.execute(f"SELECT * FROM {features} LIMIT 0").df().columns:
+        return {}
+    query = f"""SELECT s.segment, count(*) FILTER (f.tenure > {_look_back(run_dir)})
+        FROM {segments} AS s JOIN {features} AS f USING (customer_id) GROUP BY 1"""
+    return dict(con.execute(query).fetchall())
 
 
 def _slipped(con: Any, segments: str, alerts: Path) -> dict[str, int] | None:
