@@ -676,13 +676,12 @@ def campaigns_plan(
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share
     from retail_ci.export.ledger import free_customers
-    from retail_ci.export.measure import plan_campaign
+    from retail_ci.export.measure import optimal_control, plan_campaign
     from retail_ci.export.star_schema import demonstration_note
 
     people = free_customers(run, day, days, customers or None, names)
-    plan = plan_campaign(
-        people[["customer_id"]], run.read("transactions"), days=days, random_state=run.config.seed
-    )
+    log = run.read("transactions")
+    plan = plan_campaign(people[["customer_id"]], log, days=days, random_state=run.config.seed)
     for note in demonstration_note(run):
         print(note)
     for row in plan.itertuples():
@@ -691,6 +690,13 @@ def campaigns_plan(
             f"a lift of revenue of {share(row.revenue, 1)} is seen four times in five "
             f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers "
             f"{decimal(100 * row.buyers, 1)} points"
+        )
+    control = run.config.campaigns.control
+    shares = optimal_control(people[["customer_id", "segment"]], log, control=control, days=days)
+    if len(set(shares.values())) > 1:
+        print(
+            f"With campaigns.control={control:g}, draw --allocation optimal would hold back "
+            f"{_span_of(shares)}, because spend varies more there."
         )
     if not lift:
         return
@@ -713,23 +719,57 @@ def campaigns_draw(
     # only these, such as runs/NAME/targets/targets.csv: a file with a column customer_id
     customers: str = "",
     columns: str = "",  # what the column of this file is called: customer_id=Card
+    # proportional: the same share of each segment is held back; optimal: more where spend varies
+    allocation: str = "proportional",
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
     names = _columns_of_list(customers, columns)
+    if allocation not in ("proportional", "optimal"):
+        raise ConfigError(f"--allocation must be proportional or optimal, found {allocation!r}.")
     run = finished_run(config, set_)
-    from retail_ci.core.formats import count
+    from retail_ci.core.formats import count, share
     from retail_ci.export.ledger import draw_run, write_lists
 
-    drawn, notes = draw_run(run, wave, day, days, customers or None, names)
+    shares = None
+    if allocation == "optimal":
+        shares = _optimal_shares(run, wave, day, days, customers or None, names)
+    drawn, notes = draw_run(run, wave, day, days, customers or None, names, shares)
     folder = Path(out) if out else run.path.parent / "waves" / wave
     summary = write_lists(drawn, folder, bom)
     said = [
         f"{row.segment}: {count(row.send)} to contact, {count(row.control)} held back"
         for row in summary.itertuples()
     ]
+    if shares and len(set(shares.values())) > 1:
+        said.append(
+            f"More are held back where spend varies more: {_span_of(shares)}, "
+            f"{share(drawn.control, 1)} in all."
+        )
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
+
+
+def _span_of(shares: dict[str, float]) -> str:
+    """The smallest and the largest share held back, and of which segment."""
+    from retail_ci.core.formats import share
+
+    few, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    return f"{share(shares[few], 1)} of {few} and up to {share(shares[most], 1)} of {most}"
+
+
+def _optimal_shares(
+    run: Any, wave: str, day: str, days: int, customers: str | None, names: dict[str, str] | None
+) -> dict[str, float]:
+    """The share of each segment that a new wave holds back; nothing for one that was drawn."""
+    from retail_ci.export.ledger import free_customers, ledger_of, list_waves
+    from retail_ci.export.measure import optimal_control
+
+    if wave in set(list_waves(ledger_of(run))["wave"]):
+        return {}
+    people = free_customers(run, day, days, customers, names)[["customer_id", "segment"]]
+    control = run.config.campaigns.control
+    return optimal_control(people, run.read("transactions"), control=control, days=days)
 
 
 def campaigns_list(
@@ -1362,6 +1402,7 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
+        "retail-ci campaigns draw easter --allocation optimal",
         "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],

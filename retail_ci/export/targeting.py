@@ -24,12 +24,14 @@ from retail_ci.export.measure import (
     _check_chance,
     _check_days,
     _daily,
+    _groups_of,
     _in_the_log,
     _Purchases,
     _read_log,
     _what_was_known,
     _with_margin,
     _without_overlap,
+    _without_small,
     read_lists,
 )
 from .star_schema import demonstration_note
@@ -77,18 +79,16 @@ def _trial_of(
     wave: Wave, lines: pd.DataFrame, voucher: float, margin: float
 ) -> tuple[_Trial, list[str]]:
     """What a wave has shown, and what there is to say of it."""
-    erased = wave.table["customer_id"].isna()
-    lost = wave.table.loc[erased, "arm"].value_counts()
-    table = wave.table[wave.table["arm"].isin(["send", "control"]) & ~erased]
-    table = table.rename(columns={"arm": "group"}).reset_index(drop=True)
+    table, lost = _groups_of(wave)
     seen, early = _check_days(lines, wave.day, wave.days)
     table, gone, left = _in_the_log(table, lines, wave.day, drawn=True)
+    table, small = _without_small(table)
     held = (table["group"] == "control").to_numpy()
     _, names = stratify(table["segment"].to_numpy(), held, draws=1)
     ids = pd.Index(table["customer_id"])
     known = _what_was_known(lines, ids, wave.day, wave.days)
-    without = {k: n + int(lost.get(k, 0)) for k, n in gone.items()}
-    _check_chance(held, names, None, without, known, drawn="ticket" in wave.table)
+    without = pd.concat([gone, lost], ignore_index=True)
+    _check_chance(table, names, None, without, known, drawn="ticket" in wave.table)
     after = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
     before = _Purchases(_daily(lines, wave.day), ids)
     found = after.window(wave.day, wave.day + pd.Timedelta(days=seen))
@@ -98,7 +98,11 @@ def _trial_of(
     likely = known.scores["buyers"] if known and known.earlier_score is not None else traits[:, 1]
     chance = 1 - pd.Series(held).groupby(names).transform("mean").to_numpy()
     net = earned - voucher * np.where(held, 0.0, found["buyers"])
-    return _Trial(ids.to_numpy(), traits, (~held) * 1.0, net, chance, year, likely), early + left
+    return _Trial(ids.to_numpy(), traits, (~held) * 1.0, net, chance, year, likely), [
+        *early,
+        *left,
+        *small,
+    ]
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f0009
 _KNOTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # quantiles of a trait at which its line may break
