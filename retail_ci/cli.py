@@ -865,14 +865,25 @@ def campaigns_target(
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.ledger import ledger_of, read_wave
-    from retail_ci.export.targeting import target_run, wave_of_lists, write_targets
+    from retail_ci.export.targeting import (
+        TargetingRefused,
+        target_run,
+        wave_of_lists,
+        write_refusal,
+        write_targets,
+    )
 
     measured = [read_wave(ledger_of(run), name) for name in waves or []]
     if not measured:
         names = _lists_by_hand(sent, control, columns, day)
         measured = [wave_of_lists(sent, control, day, 30 if days is None else days, names)]
-    found = target_run(measured, run, contact_cost, voucher, budget)
-    file = write_targets(found, Path(out) if out else run.path.parent / "targets")
+    folder = Path(out) if out else run.path.parent / "targets"
+    try:
+        found = target_run(measured, run, contact_cost, voucher, budget)
+    except TargetingRefused as refused:
+        write_refusal(str(refused), waves or [], folder)
+        raise
+    file = write_targets(found, folder)
     print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
     if found.facts["listed"]:
         day = found.facts["from_day"].date()
