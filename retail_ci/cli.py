@@ -681,7 +681,7 @@ def campaigns_plan(
 
     people = free_customers(run, day, days, customers or None, names)
     log = run.read("transactions")
-    plan = plan_campaign(people[["customer_id"]], log, days=days, random_state=run.config.seed)
+    plan = plan_campaign(people[["customer_id"]], log, days=days)
     for note in demonstration_note(run):
         print(note)
     for row in plan.itertuples():

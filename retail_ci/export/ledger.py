@@ -371,7 +371,12 @@ def _about_earlier(wave: Wave, plan: Wave, control: float | Mapping[str, float])
     asked |= {} if isinstance(control, Mapping) else {"control": control}
     other = [k for k, v in asked.items() if getattr(wave, k) != v]
     said = f"The wave {wave.name!r} was drawn from the run {wave.run}; the ledger's groups stand"
-    return f"{said}, and {' and '.join(other)} as they were then." if other else f"{said}."
+    if wave.table["probability"].nunique() > 1 or isinstance(control, Mapping):
+        other = [k for k in other if k != "control"] + ["the shares of the segments"]
+    if not other:
+        return f"{said}."
+    were = "they were" if len(other) > 1 or other[0].endswith("s") else "it was"
+    return f"{said}, and {' and '.join(other)} as {were} then."
 
 
 def draw_wave(
