@@ -696,7 +696,7 @@ def campaigns_plan(
     if len(set(shares.values())) > 1:
         print(
             f"With campaigns.control={control:g}, draw --allocation optimal would hold back "
-            f"{_span_of(shares)}, because spend varies more there."
+            f"the same number in all: {_span_of(shares)}, where spend varies more."
         )
     if not lift:
         return
@@ -744,7 +744,7 @@ def campaigns_draw(
     ]
     if shares and len(set(shares.values())) > 1:
         said.append(
-            f"More are held back where spend varies more: {_span_of(shares)}, "
+            f"Held back: {_span_of(shares)}, where spend varies more; "
             f"{share(drawn.control, 1)} in all."
         )
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
@@ -755,7 +755,7 @@ def _span_of(shares: dict[str, float]) -> str:
     from retail_ci.core.formats import share
 
     few, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    return f"{share(shares[few], 1)} of {few} and up to {share(shares[most], 1)} of {most}"
+    return f"from {share(shares[few], 1)} of {few} to {share(shares[most], 1)} of {most}"
 
 
 def _optimal_shares(
