@@ -18,6 +18,9 @@ of the effects of each group's own customers; over all, weighted by how many wer
   the plain difference;
 - the best possible, on the generated shop: the same share of the plain difference, had the score
   been the spend that the generator's own habits and clocks lead one to expect;
+- optimal allocation: the same campaigns with a tenth held back in all, divided over the groups by
+  the spread of what the score left of such customers in the 28 days before; coverage, and the
+  smallest effect as a share of that of the plain difference with a tenth of each group held back;
 - several waves: three of 28 days one after the other to the same customers, pooled by
   `pool_effects`; chance holds back others in each wave, or the same customers in all three. How
   often the 95% interval holds the truth, beside one that takes the waves for independent; and
@@ -46,9 +49,11 @@ from retail_ci.export.effects import (
 from retail_ci.export.measure import (
     _SEEN,
     _daily,
+    _expected_spread,
     _plain_error,
     _Purchases,
     _read_log,
+    _shares_by_spread,
     _what_was_known,
 )
 
@@ -149,13 +154,25 @@ def best_possible() -> float:
     return float(np.sqrt(left / len(spend)) / spend.std())
 
 
-def held_back(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A tenth of each group, at random."""
+def held_back(
+    group: np.ndarray, rng: np.random.Generator, shares: dict[str, float] | None = None
+) -> np.ndarray:
+    """A tenth of each group, or its own share, at random."""
     ticket = pd.Series(rng.random(len(group))).groupby(group).rank(pct=True)
-    return (ticket <= 0.1).to_numpy()
+    return (ticket <= (0.1 if shares is None else pd.Series(group).map(shares))).to_numpy()
 
 
-def coverage(shop: dict, campaigns: int, size: int, draws: int) -> dict:
+def optimal_shares(shop: dict) -> dict[str, float]:
+    """The share of each group that is held back, by the weeks before the wave."""
+    known = (shop["score"], shop["earlier"], shop["earlier_score"])
+    spread = _expected_spread(*known, shop["group"])
+    sizes = pd.Series(shop["group"]).value_counts().sort_index()
+    return _shares_by_spread(sizes, spread, 0.1).to_dict()
+
+
+def coverage(
+    shop: dict, campaigns: int, size: int, draws: int, shares: dict[str, float] | None = None
+) -> dict:
     """How often intervals hold the truth, and what can be seen."""
     rng = np.random.default_rng(1)
     spend_of_all = shop["weekly"].sum(axis=1)
@@ -168,7 +185,7 @@ def coverage(shop: dict, campaigns: int, size: int, draws: int) -> dict:
         spend = spend_of_all[who]
         more = with_letter(spend, effect, rng)
         group = shop["group"][who]
-        held = held_back(group, rng)
+        held = held_back(group, rng, shares)
         outcome = np.where(held, spend, more)
         strata, _ = stratify(group, held, draws=draws, seed=number)
         found = estimate_effects(outcome, strata, shop["score"][who])
@@ -203,6 +220,16 @@ def coverage(shop: dict, campaigns: int, size: int, draws: int) -> dict:
         "smallest_effect_plain": bare,
         "smallest_effect_ratio": ours / bare,
     }
+
+
+def with_optimal_allocation(shop: dict, plain: float, *sizes: int) -> dict:
+    """The same with a share of each group; `plain`: smallest effect of the plain difference."""
+    shares = optimal_shares(shop)
+    found = coverage(shop, *sizes, shares)
+    kept = ("coverage", "coverage_segments", "held_back_per_segment", "false_alarms_one_look")
+    smallest = found["smallest_effect"]
+    told = {key: found[key] for key in kept} | {"shares": shares, "smallest_effect": smallest}
+    return told | {"smallest_effect_ratio": smallest / plain}
 
 
 def weekly_looks(shop: dict, campaigns: int, size: int) -> dict:
@@ -315,7 +342,11 @@ def main() -> None:
         log = SHOPS[name]()
         found = result["shops"].get(name, {})
         if not asked.only_waves:
-            found = coverage(customers_of(log, DAYS), asked.campaigns, asked.customers, asked.draws)
+            shop = customers_of(log, DAYS)
+            numbers = (asked.campaigns, asked.customers, asked.draws)
+            found = coverage(shop, *numbers)
+            plain = found["smallest_effect_plain"]
+            found["optimal_allocation"] = with_optimal_allocation(shop, plain, *numbers)
             found |= weekly_looks(customers_of(log, 7 * WEEKS), asked.campaigns, asked.customers)
         three = waves_of(log)
         found["waves"] = {

@@ -676,13 +676,12 @@ def campaigns_plan(
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share
     from retail_ci.export.ledger import free_customers
-    from retail_ci.export.measure import plan_campaign
+    from retail_ci.export.measure import optimal_control, plan_campaign
     from retail_ci.export.star_schema import demonstration_note
 
     people = free_customers(run, day, days, customers or None, names)
-    plan = plan_campaign(
-        people[["customer_id"]], run.read("transactions"), days=days, random_state=run.config.seed
-    )
+    log = run.read("transactions")
+    plan = plan_campaign(people[["customer_id"]], log, days=days)
     for note in demonstration_note(run):
         print(note)
     for row in plan.itertuples():
@@ -691,6 +690,13 @@ def campaigns_plan(
             f"a lift of revenue of {share(row.revenue, 1)} is seen four times in five "
             f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers "
             f"{decimal(100 * row.buyers, 1)} points"
+        )
+    control = run.config.campaigns.control
+    shares = optimal_control(people[["customer_id", "segment"]], log, control=control, days=days)
+    if len(set(shares.values())) > 1:
+        print(
+            f"With campaigns.control={control:g}, draw --allocation optimal would hold back "
+            f"the same number in all: {_span_of(shares)}, where spend varies more."
         )
     if not lift:
         return
@@ -713,23 +719,57 @@ def campaigns_draw(
     # only these, such as runs/NAME/targets/targets.csv: a file with a column customer_id
     customers: str = "",
     columns: str = "",  # what the column of this file is called: customer_id=Card
+    # proportional: the same share of each segment is held back; optimal: more where spend varies
+    allocation: str = "proportional",
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
     names = _columns_of_list(customers, columns)
+    if allocation not in ("proportional", "optimal"):
+        raise ConfigError(f"--allocation must be proportional or optimal, found {allocation!r}.")
     run = finished_run(config, set_)
-    from retail_ci.core.formats import count
+    from retail_ci.core.formats import count, share
     from retail_ci.export.ledger import draw_run, write_lists
 
-    drawn, notes = draw_run(run, wave, day, days, customers or None, names)
+    shares = None
+    if allocation == "optimal":
+        shares = _optimal_shares(run, wave, day, days, customers or None, names)
+    drawn, notes = draw_run(run, wave, day, days, customers or None, names, shares)
     folder = Path(out) if out else run.path.parent / "waves" / wave
     summary = write_lists(drawn, folder, bom)
     said = [
         f"{row.segment}: {count(row.send)} to contact, {count(row.control)} held back"
         for row in summary.itertuples()
     ]
+    if shares and len(set(shares.values())) > 1:
+        said.append(
+            f"Held back: {_span_of(shares)}, where spend varies more; "
+            f"{share(drawn.control, 1)} in all."
+        )
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
+
+
+def _span_of(shares: dict[str, float]) -> str:
+    """The smallest and the largest share held back, and of which segment."""
+    from retail_ci.core.formats import share
+
+    few, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    return f"from {share(shares[few], 1)} of {few} to {share(shares[most], 1)} of {most}"
+
+
+def _optimal_shares(
+    run: Any, wave: str, day: str, days: int, customers: str | None, names: dict[str, str] | None
+) -> dict[str, float]:
+    """The share of each segment that a new wave holds back; nothing for one that was drawn."""
+    from retail_ci.export.ledger import free_customers, ledger_of, list_waves
+    from retail_ci.export.measure import optimal_control
+
+    if wave in set(list_waves(ledger_of(run))["wave"]):
+        return {}
+    people = free_customers(run, day, days, customers, names)[["customer_id", "segment"]]
+    control = run.config.campaigns.control
+    return optimal_control(people, run.read("transactions"), control=control, days=days)
 
 
 def campaigns_list(
@@ -825,14 +865,25 @@ def campaigns_target(
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.ledger import ledger_of, read_wave
-    from retail_ci.export.targeting import target_run, wave_of_lists, write_targets
+    from retail_ci.export.targeting import (
+        TargetingRefused,
+        target_run,
+        wave_of_lists,
+        write_refusal,
+        write_targets,
+    )
 
     measured = [read_wave(ledger_of(run), name) for name in waves or []]
     if not measured:
         names = _lists_by_hand(sent, control, columns, day)
         measured = [wave_of_lists(sent, control, day, 30 if days is None else days, names)]
-    found = target_run(measured, run, contact_cost, voucher, budget)
-    file = write_targets(found, Path(out) if out else run.path.parent / "targets")
+    folder = Path(out) if out else run.path.parent / "targets"
+    try:
+        found = target_run(measured, run, contact_cost, voucher, budget)
+    except TargetingRefused as refused:
+        write_refusal(str(refused), waves or [], folder)
+        raise
+    file = write_targets(found, folder)
     print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
     if found.facts["listed"]:
         day = found.facts["from_day"].date()
@@ -1362,6 +1413,7 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
+        "retail-ci campaigns draw easter --allocation optimal",
         "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],

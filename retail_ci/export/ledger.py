@@ -43,13 +43,21 @@ __all__ = ['ARMS', 'Wave', 'read_wave', 'list_waves', 'draw_wave', 'erase_custom
            'write_lists']
 
 # %% ../../nbs/08c_ledger.ipynb #90284b7e
-def _hold_back_evenly(segments: pd.Series, control: float, seed: int, wave: str) -> pd.DataFrame:
-    """Each ticket, and who is held back; everybody with probability `control`."""
+def _hold_back(
+    segments: pd.Series, control: float | Mapping[str, float], seed: int, wave: str
+) -> pd.DataFrame:
+    """Each ticket, and who is held back; everybody with probability `control`, which may be one
+    for each segment.
+    """
     ids = segments.index.to_numpy()
     tickets = _draw(segments.index, seed, f"wave {wave}")
     line = np.lexsort((ids, tickets, segments.to_numpy()))
     start = _draw(["start"], seed, f"start of wave {wave}")[0]
-    steps = np.floor(control * np.arange(len(ids) + 1) + start)
+    if isinstance(control, Mapping):
+        each = segments.map(dict(control)).to_numpy(float)[line]
+        steps = np.floor(np.append(0.0, np.cumsum(each)).round(9) + start)
+    else:
+        steps = np.floor(control * np.arange(len(ids) + 1) + start)
     held = np.zeros(len(ids), bool)
     held[line] = np.diff(steps) > 0
     return pd.DataFrame({"ticket": tickets, "held": held}, index=segments.index)
@@ -315,23 +323,38 @@ def _who_is_free(
     return people[~taken].reset_index(drop=True), alone[~taken], told
 
 
-def _draw_new(lists: pd.DataFrame, plan: Wave, waves: list[Wave]) -> tuple[Wave, list[str]]:
+def _check_shares(control: Mapping[str, float], segments: pd.Series) -> None:
+    """Refuse shares that are none, and segments without one."""
+    for segment in sorted(set(segments)):
+        if segment not in control:
+            refuse("control", "a share for each segment", f"none for {segment!r}", "add it")
+        check_number(f"control of {segment!r}", control[segment], 0, 1, whole=False)
+
+
+def _draw_new(
+    lists: pd.DataFrame, plan: Wave, control: float | Mapping[str, float], waves: list[Wave]
+) -> tuple[Wave, list[str]]:
     """The wave of a plan, and what there is to say."""
     people, alone, told = _who_is_free(lists, plan, waves)
     segments = people[~alone].set_index("customer_id")["segment"]
-    chosen = _hold_back_evenly(segments, plan.control, plan.seed, plan.name)
+    if isinstance(control, Mapping):
+        _check_shares(control, segments)
+    chosen = _hold_back(segments, control, plan.seed, plan.name)
     chosen = chosen.reindex(people["customer_id"])
     group = np.where(chosen["held"].fillna(False).astype(bool), "control", "send")
     arm = np.where(alone, "holdout", group)
+    each = people["segment"].map(dict(control)) if isinstance(control, Mapping) else control
     ledger = people[["customer_id", "segment"]].assign(
         wave=plan.name,
         arm=arm,
         ticket=chosen["ticket"].to_numpy(),
-        probability=np.where(alone, np.nan, plan.control),
+        probability=np.where(alone, np.nan, each),
         day=plan.day.date().isoformat(),
         run=plan.run,
     )[_GROUPS]
     line = people.drop(columns=["customer_id", "segment"])
+    if isinstance(control, Mapping):
+        plan = replace(plan, control=round(float(ledger["probability"].mean()), 3))
     wave = replace(plan, table=pd.concat([ledger, line], axis=1))
     _check_groups(wave)
     if min(np.sum(arm == "send"), np.sum(arm == "control")) < _LEAST:
@@ -342,12 +365,18 @@ def _draw_new(lists: pd.DataFrame, plan: Wave, waves: list[Wave]) -> tuple[Wave,
     return wave, told
 
 
-def _about_earlier(wave: Wave, plan: Wave) -> str:
+def _about_earlier(wave: Wave, plan: Wave, control: float | Mapping[str, float]) -> str:
     """What to say where a wave exists."""
-    asked = {"day": plan.day, "days": plan.days, "control": plan.control}
+    asked = {"day": plan.day, "days": plan.days}
+    asked |= {} if isinstance(control, Mapping) else {"control": control}
     other = [k for k, v in asked.items() if getattr(wave, k) != v]
     said = f"The wave {wave.name!r} was drawn from the run {wave.run}; the ledger's groups stand"
-    return f"{said}, and {' and '.join(other)} as they were then." if other else f"{said}."
+    if wave.table["probability"].nunique() > 1 or isinstance(control, Mapping):
+        other = [k for k in other if k != "control"] + ["the shares of the segments"]
+    if not other:
+        return f"{said}."
+    were = "they were" if len(other) > 1 or other[0].endswith("s") else "it was"
+    return f"{said}, and {' and '.join(other)} as {were} then."
 
 
 def draw_wave(
@@ -357,7 +386,7 @@ def draw_wave(
     *,
     day: Any,
     days: int = 30,
-    control: float = 0.1,
+    control: float | Mapping[str, float] = 0.1,
     holdout: float = 0.0,
     random_state: int = 42,
     run: str = "",
@@ -378,8 +407,9 @@ def draw_wave(
         The first day on which the campaign may show.
     days : int, default 30
         For how many days it is given to show.
-    control : float, default 0.1
-        The share (0 to 1) that is held back.
+    control : float or Mapping[str, float], default 0.1
+        The share (0 to 1) that is held back; or the share of each segment by its name, such as
+        from `optimal_control`.
     holdout : float, default 0.0
         The share (0 to 1) that is left out of all waves.
     random_state : int, default 42
@@ -409,21 +439,24 @@ def draw_wave(
     {'send': 18, 'control': 2}
     """
     check_number("days", days, 1, 366)
-    check_number("control", control, 0, 1, whole=False)
     check_number("holdout", holdout, 0, 0.9, whole=False)
     check_number("random_state", random_state, *bounds("seed"))
     start = as_day(day, "day").normalize()
     needs = {"customer_id": "id", "segment": "text", "group": "text"}
     people = one_row_each(read_frame(lists, "the lists", needs), "the lists")
+    whole = 0.0  # known when it is drawn
+    if not isinstance(control, Mapping):
+        check_number("control", control, 0, 1, whole=False)
+        whole = control
     empty = pd.DataFrame()
-    plan = Wave(_check_name(wave), shop, start, days, control, holdout, random_state, run, empty)
+    plan = Wave(_check_name(wave), shop, start, days, whole, holdout, random_state, run, empty)
     place = Path(ledger)
     with _alone(place):
         if wave in _names(place):
             drawn = _read(place / f"{wave}.parquet")
-            notes = [_about_earlier(drawn, plan)]
+            notes = [_about_earlier(drawn, plan, control)]
         else:
-            drawn, notes = _draw_new(people, plan, _all_waves(place))
+            drawn, notes = _draw_new(people, plan, control, _all_waves(place))
             _write(place, drawn)
     drawn.table.attrs["notes"] = notes
     return drawn
@@ -551,6 +584,7 @@ def draw_run(
     days: int = 30,
     customers: Any = None,
     columns: Mapping[str, str] | None = None,
+    control: Mapping[str, float] | None = None,
 ) -> tuple[Wave, list[str]]:
     """Draw a wave from a finished run into its ledger, once.
 
@@ -569,6 +603,9 @@ def draw_run(
         everybody who may be contacted if left out.
     columns : Mapping[str, str], optional
         Our name: theirs, in that list.
+    control : Mapping[str, float], optional
+        The share held back of each segment, such as from `optimal_control`; the config's
+        `campaigns.control` of all of them if left out.
 
     Returns
     -------
@@ -598,7 +635,7 @@ def draw_run(
         ledger_of(run),
         day=start,
         days=days,
-        control=settings.control,
+        control=settings.control if control is None else control,
         holdout=settings.holdout,
         random_state=run.config.seed,
         run=run.path.resolve().name,

@@ -36,12 +36,12 @@ from retail_ci.export.effects import (
     unbalanced,
     uneven_losses,
 )
-from .ledger import Wave, _check_file, _read_list
+from .ledger import _LEAST, Wave, _check_file, _read_list
 from .star_schema import demonstration_note
 
 # %% auto #0
 __all__ = ['read_lists', 'CampaignResult', 'measure_campaign', 'measure_waves', 'measure_wave', 'measure_run', 'write_result',
-           'plan_campaign']
+           'optimal_control', 'plan_campaign']
 
 # %% ../../nbs/08e_measure.ipynb #3bede146
 _LOG = {"customer_id": "id", "date": "date", "revenue": "number"}
@@ -262,8 +262,9 @@ def _check_days(lines: pd.DataFrame, day: pd.Timestamp, days: int) -> tuple[int,
 
 def _in_the_log(
     groups: pd.DataFrame, lines: pd.DataFrame, start: pd.Timestamp, drawn: bool
-) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
-    """The customers whom the log knows, how many others each group has, and what to say of them.
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """The customers whom the log knows, group and probability of the others, and what to say of
+    them.
     Whom a draw has chosen must have bought before the wave; lists made by hand keep everybody.
     """
     past = lines[lines["date"] < start] if drawn else lines
@@ -275,15 +276,36 @@ def _in_the_log(
             f"The wave: expected customers of this log, found that it knows {count(known.sum())} "
             f"of {count(len(groups))}{since}; take the ledger or the lists of this shop{longer}."
         )
-    gone = {g: int((groups["group"][~known] == g).sum()) for g in ("send", "control")}
+    rows = groups.loc[~known, ["group", "probability"]]
     if known.all() or not drawn:
-        return groups, dict.fromkeys(gone, 0), []
+        return groups, rows.head(0), []
+    gone = {g: int((rows["group"] == g).sum()) for g in _BOTH}
     told = (
         f"{count(int((~known).sum()))} customers of the wave have no purchase before it in this "
         f"log and are left out: {count(gone['send'])} of those written to, "
         f"{count(gone['control'])} of those held back."
     )
-    return groups[known].reset_index(drop=True), gone, [told]
+    return groups[known].reset_index(drop=True), rows, [told]
+
+
+def _without_small(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out segments that are too small to be compared alone, where they cannot be taken
+    together because each had a share of its own held back.
+    """
+    if table["probability"].nunique() < 2:
+        return table, []
+    sizes = pd.crosstab(table["segment"], table["group"]).reindex(columns=_BOTH, fill_value=0)
+    small = table["segment"].map(sizes.min(axis=1) < _LEAST)
+    rest = table[small]
+    alike = rest["probability"].nunique() == 1
+    groups = rest["group"].value_counts().reindex(_BOTH, fill_value=0)
+    if not len(rest) or (alike and groups.min() >= _LEAST) or small.all():
+        return table, []
+    names = ", ".join(sorted(rest["segment"].unique()))
+    return table[~small].reset_index(drop=True), [
+        f"Too small to be compared, with another share held back, and left out: {names} "
+        f"({count(len(rest))} customers)."
+    ]
 
 
 _BY_CHOICE = (
@@ -292,12 +314,37 @@ _BY_CHOICE = (
 )
 
 
-def _check_losses(held: np.ndarray, lost: Mapping[str, int], drawn: bool = True) -> float:
+_BOTH = ["send", "control"]
+
+
+def _as_rows(lost: Mapping[str, int] | pd.DataFrame | None) -> pd.DataFrame:
+    """A row per customer who was lost, with group and probability, nought where it is not known."""
+    if isinstance(lost, pd.DataFrame):
+        return lost
+    lost = lost or {}
+    groups = np.repeat(_BOTH, [lost.get(group, 0) for group in _BOTH]).astype(object)
+    return pd.DataFrame({"group": groups, "probability": 0.0})
+
+
+def _losses_p(table: pd.DataFrame, lost: pd.DataFrame) -> float:
+    """The p-value of losses so uneven; tested among customers of the same probability."""
+    both = pd.concat([table.assign(kept=True), lost.assign(kept=False)])
+    if (both["probability"] == 0).any():
+        both["probability"] = 0.0
+    tests = []
+    for _, rows in both.groupby("probability"):
+        sizes = pd.crosstab(rows["kept"], rows["group"])
+        sizes = sizes.reindex(index=[False, True], columns=_BOTH, fill_value=0)
+        tests.append(uneven_losses(*sizes.to_numpy().tolist()))
+    return min(1.0, len(tests) * min(tests))  # Bonferroni
+
+
+def _check_losses(table: pd.DataFrame, rows: pd.DataFrame, drawn: bool = True) -> float:
     """Refuse groups of which one has lost more customers than chance allows; the p-value."""
-    kept = {"send": int((~held).sum()), "control": int(held.sum())}
-    p_value = uneven_losses((lost["send"], lost["control"]), (kept["send"], kept["control"]))
+    p_value = _losses_p(table, rows)
     if p_value < _ALARM:
-        was = {group: count(kept[group] + lost[group]) for group in kept}
+        lost = {group: int((rows["group"] == group).sum()) for group in _BOTH}
+        was = {g: count(lost[g] + int((table["group"] == g).sum())) for g in _BOTH}
         if not drawn:
             raise DataError(
                 "The groups: expected groups that were alike before the wave, found that "
@@ -315,16 +362,18 @@ def _check_losses(held: np.ndarray, lost: Mapping[str, int], drawn: bool = True)
 
 
 def _check_chance(
-    held: np.ndarray,
+    table: pd.DataFrame,
     names: np.ndarray,
     probability: float | None,
-    lost: Mapping[str, int],
+    lost: pd.DataFrame,
     known: _Known | None,
     drawn: bool = True,
 ) -> dict[str, Any]:
     """Refuse groups that chance has not made; the p-values of the tests."""
-    found: dict[str, Any] = {"lost_send": lost["send"], "lost_control": lost["control"]}
-    found |= {"lost_p": _check_losses(held, lost, drawn), "sample_ratio_p": None, "balance_p": None}
+    held = (table["group"] == "control").to_numpy()
+    found: dict[str, Any] = {f"lost_{g}": int((lost["group"] == g).sum()) for g in _BOTH}
+    found |= {"lost_p": _check_losses(table, lost, drawn), "sample_ratio_p": None}
+    found |= {"balance_p": None}
     if probability is not None:
         p_value = sample_ratio(int((~held).sum()), int(held.sum()), probability)
         found["sample_ratio_p"] = p_value
@@ -381,9 +430,14 @@ _SEEN = 1.959964 + 0.841621  # 5% two-sided, seen four times in five
 
 
 def _all_effects(
-    outcomes: dict[str, np.ndarray], strata: dict[str, Stratum], known: _Known | None
+    outcomes: dict[str, np.ndarray],
+    strata: dict[str, Stratum],
+    known: _Known | None,
+    uneven: bool = False,
 ) -> pd.DataFrame:
-    """Effects on every outcome, with what could have been seen."""
+    """Effects on every outcome, with what could have been seen. `uneven`: whether the share held
+    back differed by stratum; the plain difference is then that of groups drawn evenly.
+    """
     few = {name: replace(s, draws=s.draws[:2]) for name, s in strata.items()}
     held = np.concatenate([s.rows[s.held] for s in strata.values()])
     parts = []
@@ -392,7 +446,11 @@ def _all_effects(
         found = estimate_effects(values, strata, score)
         plain = estimate_effects(values, few)
         bare = plain["error"].to_numpy(copy=True)
-        bare[-1] = _plain_error(values[held], np.delete(values, held))
+        bare[-1] = (
+            _even_error(values, strata)
+            if uneven
+            else _plain_error(values[held], np.delete(values, held))
+        )
         errors = found[["error"]].rename(columns={"error": "smallest"})
         errors = _SEEN * errors.assign(smallest_unadjusted=bare)
         parts.append(pd.concat([found.assign(outcome=outcome), errors.where(errors > 0)], axis=1))
@@ -403,6 +461,19 @@ def _all_effects(
 def _plain_error(control: np.ndarray, treated: np.ndarray) -> float:
     """Standard error of the plain difference of two means."""
     return float(np.sqrt(control.var(ddof=1) / len(control) + treated.var(ddof=1) / len(treated)))
+
+
+def _even_error(values: np.ndarray, strata: dict[str, Stratum]) -> float:
+    """Standard error of the plain difference, had each stratum held back the same share."""
+    size = {arm: sum(int((s.held == arm).sum()) for s in strata.values()) for arm in (True, False)}
+    found = 0.0
+    for arm in (True, False):
+        groups = [(len(s.rows), values[s.rows[s.held == arm]]) for s in strata.values()]
+        weights = np.concatenate([np.full(len(own), n / len(own)) for n, own in groups])
+        own = np.concatenate([own for _, own in groups])
+        mean = np.average(own, weights=weights)
+        found += float(np.average((own - mean) ** 2, weights=weights)) / (size[arm] - 1)
+    return float(np.sqrt(found))
 
 
 def _over_all(effects: pd.DataFrame) -> pd.DataFrame:
@@ -491,21 +562,22 @@ def _compare(
     days: int,
     drawn: bool,
     probability: float | None,
-    lost: Mapping[str, int],
+    lost: Mapping[str, int] | pd.DataFrame | None,
     seed: int,
 ) -> _Case:
     """See that chance made the groups, and what both bought."""
     seen, early = _check_days(lines, start, days)
     table, gone, left = _in_the_log(table, lines, start, drawn)
+    table, small = _without_small(table)
     held = (table["group"] == "control").to_numpy()
     strata, names = stratify(table["segment"].to_numpy(), held, seed=seed)
     ids = pd.Index(table["customer_id"])
     known = _what_was_known(lines, ids, start, days)
-    gone = {group: n + lost.get(group, 0) for group, n in gone.items()}
-    facts = _check_chance(held, names, probability, gone, known)
+    gone = pd.concat([gone, _as_rows(lost)], ignore_index=True)
+    facts = _check_chance(table, names, probability, gone, known)
     book = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
     outcomes = book.window(start, start + pd.Timedelta(days=seen))
-    return _Case(table, strata, known, book, seen, outcomes, facts, early, left)
+    return _Case(table, strata, known, book, seen, outcomes, facts, early, [*left, *small])
 
 
 def measure_campaign(
@@ -518,7 +590,7 @@ def measure_campaign(
     contacted: Any = None,
     probability: float | None = None,
     drawn: bool = True,
-    lost: Mapping[str, int] | None = None,
+    lost: Mapping[str, int] | pd.DataFrame | None = None,
     contact_cost: float = 0.0,
     margin: float = 1.0,
     columns: Mapping[str, str] | None = None,
@@ -530,7 +602,8 @@ def measure_campaign(
     Parameters
     ----------
     groups : DataFrame, polars frame, Arrow table, Ibis table or path
-        A row per customer: customer_id, group (send or control), segment.
+        A row per customer: customer_id, group (send or control), segment; and probability (of being
+        held back), if it differed by segment.
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
         A row per line: customer_id, date, revenue; transaction_id, product_id, quantity and
         is_return if there are any.
@@ -547,9 +620,9 @@ def measure_campaign(
     drawn : bool, default True
         Whether all customers had bought before the draw, as those of a ledger have; then those
         who have no purchase before the wave in this log are left out.
-    lost : Mapping[str, int], optional
+    lost : Mapping[str, int] or DataFrame, optional
         How many of each group (send, control) are no longer in `groups`, such as those who were
-        erased from a ledger.
+        erased from a ledger; or a row for each of them: group, probability.
     contact_cost : float, default 0.0
         Cost per customer who was contacted, in currency; all who were written to if `contacted`
         is left out.
@@ -588,10 +661,11 @@ def measure_campaign(
     start = as_day(day, "day").normalize()
     lines, unpriced = _with_margin(_read_log(transactions, columns), products)
     table, apart = _read_groups(groups)
-    case = _compare(table, lines, start, days, drawn, probability, lost or {}, random_state)
+    case = _compare(table, lines, start, days, drawn, probability, lost, random_state)
     seen, strata, known, outcomes = case.seen, case.strata, case.known, case.outcomes
     spread, mixed = _contamination(case.table, contacted)
-    effects = _all_effects(outcomes, strata, known)
+    uneven = case.table["probability"].nunique() > 1
+    effects = _all_effects(outcomes, strata, known, uneven)
     looks = {k: _weekly(case.book, start, seen, strata, known, k) for k in _MONEY if k in outcomes}
     facts = case.facts | spread | {"day": start, "days": days, "days_measured": seen}
     facts |= {"so_far": seen < days and len(looks["revenue"]) > 0}
@@ -666,7 +740,8 @@ def _about_strata(
 def _read_groups(groups: Any) -> tuple[pd.DataFrame, list[str]]:
     """A row per customer of a wave, with one of two groups; and what to say of their segments."""
     needs = {"customer_id": "id", "group": "text"}
-    table = read_frame(groups, "the groups", needs, {"segment": "text"}, rest=False)
+    options = {"segment": "text", "probability": "number"}
+    table = read_frame(groups, "the groups", needs, options, rest=False)
     table = one_row_each(table, "the groups")
     wrong = sorted(set(table["group"].fillna("none")) - {"send", "control"})
     if wrong:
@@ -681,7 +756,27 @@ def _read_groups(groups: Any) -> tuple[pd.DataFrame, list[str]]:
         without = {"send": "those written to", "control": "those held back"}[named.idxmin()]
         told = [f"The segments of {without} are not known, so nothing is compared by segment."]
         table["segment"] = ""
-    return table.assign(segment=table["segment"].replace("", "No segment")), told
+    table["segment"] = table["segment"].replace("", "No segment")
+    return _with_probability(table), told
+
+
+def _with_probability(table: pd.DataFrame) -> pd.DataFrame:
+    """The groups with the probability of being held back, nought where it is not given; it must be
+    one for each segment.
+    """
+    if "probability" not in table or table["probability"].fillna(0.0).eq(0).all():
+        return table.assign(probability=0.0)
+    chances = table["probability"].fillna(-1.0)
+    if not ((chances > 0) & (chances < 1)).all():
+        found = f"{table['probability'][~((chances > 0) & (chances < 1))].iloc[0]:g}"
+        wanted = "a probability between 0 and 1 for everybody, or for nobody"
+        refuse("the groups", wanted, found, "correct it, or leave the column out")
+    several = chances.groupby(table["segment"]).nunique()
+    if several.max() > 1:
+        found = f"{count(int(several.max()))} in {several.idxmax()!r}"
+        act = "give each its own segment, or the customers of each their own wave"
+        refuse("the groups", "one probability for each segment", found, act)
+    return table.assign(probability=chances)
 
 
 def _to_decide_by(effects: pd.DataFrame, looks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -763,12 +858,14 @@ def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
     )
 
 # %% ../../nbs/08e_measure.ipynb #08epl002
-def _groups_of(wave: Wave) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The groups of a wave, and how many of each were erased."""
-    erased = wave.table["customer_id"].isna()
-    rows = wave.table[wave.table["arm"].isin(["send", "control"]) & ~erased]
-    rows = rows.rename(columns={"arm": "group"})[["customer_id", "segment", "group"]]
-    return rows.reset_index(drop=True), wave.table.loc[erased, "arm"].value_counts().to_dict()
+def _groups_of(wave: Wave) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The groups of a wave, and those of its customers who were erased."""
+    rows = wave.table[wave.table["arm"].isin(_BOTH)].rename(columns={"arm": "group"})
+    chances = rows.get("probability", pd.Series(dtype=float))
+    own = chances if chances.nunique() > 1 else 0.0
+    rows = rows[["customer_id", "segment", "group"]].assign(probability=own)
+    erased = rows["customer_id"].isna()
+    return rows[~erased].reset_index(drop=True), rows.loc[erased, ["group", "probability"]]
 
 
 def _people(wave: Wave) -> pd.Series:
@@ -1153,12 +1250,114 @@ def _effects_shown(effects: pd.DataFrame, currency: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../../nbs/08e_measure.ipynb #aafb1b18
+_MOST = 0.5  # of a segment is held back at most where segments differ
+
+
+_BINS = 10
+
+
+def _expected_spread(
+    score: np.ndarray, earlier: np.ndarray, earlier_score: np.ndarray, segments: np.ndarray
+) -> pd.Series:
+    """Standard deviation of what the adjustment will leave, by segment: of customers with such a
+    score in the weeks before.
+    """
+    edges = np.unique(np.quantile(earlier_score, np.arange(1, _BINS) / _BINS))
+    place = np.searchsorted(edges, earlier_score, side="right")
+    squares = pd.Series((earlier - earlier_score) ** 2).groupby(place).mean()
+    squares = squares.reindex(range(len(edges) + 1)).ffill().bfill()
+    now = squares.to_numpy()[np.searchsorted(edges, score, side="right")]
+    return np.sqrt(pd.Series(now).groupby(segments).mean())
+
+
+def _shares_by_spread(sizes: pd.Series, spread: pd.Series, control: float) -> pd.Series:
+    """The share of each segment that is held back, `control` over all of them."""
+    found = pd.Series(float(control), index=sizes.index)
+    large = sizes.index[sizes * control >= 2 * _LEAST]
+    wide = spread.reindex(large).fillna(0.0)
+    if not 0 < control < _MOST or not (wide > 0).any():
+        return found
+    wide = wide.clip(lower=wide[wide > 0].min())
+    ends = control / 2, min(2 * control, _MOST)
+    low, high = 0.0, float(ends[1] / wide.min())
+    for _ in range(60):  # halving
+        middle = (low + high) / 2
+        held = float((sizes[large] * (middle * wide).clip(*ends)).sum())
+        low, high = (middle, high) if held < control * sizes[large].sum() else (low, middle)
+    found[large] = (high * wide).clip(*ends).round(4)
+    return found
+
+
+def optimal_control(
+    customers: Any, transactions: Any, *, control: float = 0.1, days: int = 30
+) -> dict[str, float]:
+    """Divide a control group so that the smallest effect is seen: more where spend varies more.
+
+    Parameters
+    ----------
+    customers : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per customer who may be contacted: customer_id, segment.
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        As for `measure_campaign`, from before the wave.
+    control : float, default 0.1
+        The share (0 to 1) that is held back in all.
+    days : int, default 30
+        For how many days the campaign is given to show.
+
+    Returns
+    -------
+    dict[str, float]
+        The share of each segment, for `draw_wave`: between half and twice `control`, at most a
+        half; `control` itself in segments that hold back fewer than 20.
+
+    Raises
+    ------
+    DataError
+        If the log is too short.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> run = open_run("small")
+    >>> people = run.read("segments")[["customer_id", "segment"]]
+    >>> shares = optimal_control(people, run.read("transactions"), control=0.3)
+    >>> bool(0.15 <= min(shares.values()) <= 0.3 <= max(shares.values()) <= 0.5)
+    True
+    """
+    check_number("days", days, 1, 366)
+    check_number("control", control, 0, 1, whole=False)
+    needs = {"customer_id": "id", "segment": "text"}
+    table = one_row_each(read_frame(customers, "the customers", needs), "customers")
+    lines = _read_log(transactions)
+    today = lines["date"].max().normalize() + pd.Timedelta(days=1)
+    segments = table.set_index("customer_id")["segment"].fillna("")
+    known = _what_was_known(lines, pd.Index(segments.index), today, days)
+    if known is None or known.earlier_score is None:
+        raise DataError(
+            f"The log: expected purchases of many customers from more than {days + _LOOK_BACK[0]} "
+            f"days before its end on {(today - pd.Timedelta(days=1)).date()}, so that the spread "
+            "of their spend can be told, found too few; hold back the same share of each segment, "
+            "or plan with fewer days."
+        )
+    score, earlier = known.scores["revenue"], known.earlier["revenue"]
+    spread = _expected_spread(score, earlier, known.earlier_score, segments.to_numpy())
+    return _shares_by_spread(segments.value_counts().sort_index(), spread, control).to_dict()
+
+
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
-def plan_campaign(
-    customers: Any, transactions: Any, *, days: int = 30, random_state: int = 42
-) -> pd.DataFrame:
+def _spread_left(outcome: np.ndarray, score: np.ndarray | None) -> float:
+    """Standard deviation of an outcome around its line on the score; of the outcome without one."""
+    left = outcome - outcome.mean()
+    away = np.zeros(len(left)) if score is None else score - score.mean()
+    square = float(away @ away)
+    if square > 0:
+        left = left - away * float(away @ left) / square
+    return float(np.sqrt(left @ left / max(len(left) - 1 - (square > 0), 1)))
+
+
+def plan_campaign(customers: Any, transactions: Any, *, days: int = 30) -> pd.DataFrame:
     """Say which effect would be seen four times in five, for several shares held back.
 
     Parameters
@@ -1169,8 +1368,6 @@ def plan_campaign(
         As for `measure_campaign`.
     days : int, default 30
         For how many days the campaign is given to show.
-    random_state : int, default 42
-        Seed of the trial groups.
 
     Returns
     -------
@@ -1198,21 +1395,23 @@ def plan_campaign(
             "plan with other days, or a log that goes on."
         )
     known = _what_was_known(lines, ids, start, days)
-    rng = np.random.default_rng(random_state)
-    ranks = rng.permutation(len(ids))
+    scores = known.scores if known else {}
+    left = {k: _spread_left(v, scores.get(k)) for k, v in outcomes.items()}
+    left["unadjusted"] = _spread_left(outcomes["revenue"], None)
+    level = {k: float(v.mean()) for k, v in outcomes.items()}
     rows = []
     for control in _SHARES:
-        held = ranks < round(control * len(ids))
-        strata, _ = stratify(np.repeat("All", len(ids)), held, least=2, draws=2)
-        whole = _over_all(_all_effects(outcomes, strata, known))
-        level = {k: float(v.mean()) for k, v in outcomes.items()}
-        seen = {k: whole.loc[k, "smallest"] / level[k] for k in ("revenue", "visits")}
-        plain = whole.loc["revenue", "smallest_unadjusted"] / level["revenue"]
-        scale = np.sqrt(len(ids) / len(table))
+        held = round(control * len(table))
+        noise = _SEEN * float(np.sqrt(1 / max(held, 1) + 1 / max(len(table) - held, 1)))
         rows.append(
-            {"control": control, "held_back": round(control * len(table))}
-            | {"revenue": seen["revenue"] * scale, "revenue_unadjusted": plain * scale}
-            | {"visits": seen["visits"] * scale, "buyers": whole.loc["buyers", "smallest"] * scale}
-            | {"without": level["revenue"]}
+            {
+                "control": control,
+                "held_back": held,
+                "revenue": noise * left["revenue"] / level["revenue"],
+                "revenue_unadjusted": noise * left["unadjusted"] / level["revenue"],
+                "visits": noise * left["visits"] / level["visits"],
+                "buyers": noise * left["buyers"],
+                "without": level["revenue"],
+            }
         )
     return pd.DataFrame(rows)

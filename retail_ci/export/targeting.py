@@ -5,6 +5,9 @@
 # %% ../../nbs/08f_targeting.ipynb #ca4f0003
 from __future__ import annotations
 
+import base64
+import html
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +19,8 @@ import pandas as pd
 
 from ..core.errors import DataError
 from ..core.formats import amount, count
-from ..core.runs import Run, save
+from ..core.runs import Run, atomic_write, save
+from ..core.show import ACCENT, INK, PALE, SECOND, localise_figure, pyplot, use_style
 from ..data.frames import as_day, check_number, day_after
 from .effects import stratify
 from .ledger import Wave, free_customers, ledger_of, list_waves
@@ -24,18 +28,21 @@ from retail_ci.export.measure import (
     _check_chance,
     _check_days,
     _daily,
+    _groups_of,
     _in_the_log,
     _Purchases,
     _read_log,
     _what_was_known,
     _with_margin,
     _without_overlap,
+    _without_small,
     read_lists,
 )
 from .star_schema import demonstration_note
 
 # %% auto #0
-__all__ = ['Targets', 'target_customers', 'wave_of_lists', 'target_run', 'write_targets', 'campaign_history']
+__all__ = ['TargetingRefused', 'Targets', 'target_customers', 'wave_of_lists', 'target_run', 'write_targets', 'write_refusal',
+           'campaign_history']
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f0007
 _REACH = 365  # days of the past that say what a customer is like
@@ -77,18 +84,16 @@ def _trial_of(
     wave: Wave, lines: pd.DataFrame, voucher: float, margin: float
 ) -> tuple[_Trial, list[str]]:
     """What a wave has shown, and what there is to say of it."""
-    erased = wave.table["customer_id"].isna()
-    lost = wave.table.loc[erased, "arm"].value_counts()
-    table = wave.table[wave.table["arm"].isin(["send", "control"]) & ~erased]
-    table = table.rename(columns={"arm": "group"}).reset_index(drop=True)
+    table, lost = _groups_of(wave)
     seen, early = _check_days(lines, wave.day, wave.days)
     table, gone, left = _in_the_log(table, lines, wave.day, drawn=True)
+    table, small = _without_small(table)
     held = (table["group"] == "control").to_numpy()
     _, names = stratify(table["segment"].to_numpy(), held, draws=1)
     ids = pd.Index(table["customer_id"])
     known = _what_was_known(lines, ids, wave.day, wave.days)
-    without = {k: n + int(lost.get(k, 0)) for k, n in gone.items()}
-    _check_chance(held, names, None, without, known, drawn="ticket" in wave.table)
+    without = pd.concat([gone, lost], ignore_index=True)
+    _check_chance(table, names, None, without, known, drawn="ticket" in wave.table)
     after = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
     before = _Purchases(_daily(lines, wave.day), ids)
     found = after.window(wave.day, wave.day + pd.Timedelta(days=seen))
@@ -98,7 +103,11 @@ def _trial_of(
     likely = known.scores["buyers"] if known and known.earlier_score is not None else traits[:, 1]
     chance = 1 - pd.Series(held).groupby(names).transform("mean").to_numpy()
     net = earned - voucher * np.where(held, 0.0, found["buyers"])
-    return _Trial(ids.to_numpy(), traits, (~held) * 1.0, net, chance, year, likely), early + left
+    return _Trial(ids.to_numpy(), traits, (~held) * 1.0, net, chance, year, likely), [
+        *early,
+        *left,
+        *small,
+    ]
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f0009
 _KNOTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # quantiles of a trait at which its line may break
@@ -219,6 +228,10 @@ def _curve(
     return pd.DataFrame(rows)
 
 
+class TargetingRefused(DataError):
+    """The waves cannot say whom to write to; the message says why."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """Whom to write to.
@@ -238,6 +251,8 @@ class Targets:
         What to do.
     notes : list[str]
         What there is to say besides.
+    currency : str
+        Of the amounts.
     """
 
     customers: pd.DataFrame
@@ -245,6 +260,7 @@ class Targets:
     facts: dict[str, Any]
     sentence: str
     notes: list[str]
+    currency: str = ""
 
 
 def target_customers(
@@ -295,8 +311,10 @@ def target_customers(
 
     Raises
     ------
-    DataError
+    TargetingRefused
         If chance made no groups, the log does not reach, or nothing is known from before a wave.
+    DataError
+        For a log or a number that is none.
 
     Examples
     --------
@@ -313,7 +331,10 @@ def target_customers(
         check_number(name, 0.0 if cost is None else cost, 0, 1e9, whole=False)
     check_number("margin", margin, 0, 1, whole=False)
     lines, notes = _with_margin(_read_log(transactions, columns), products)
-    trial, told = _all_trials(list(waves), lines, voucher, margin)
+    try:
+        trial, told = _all_trials(list(waves), lines, voucher, margin)
+    except DataError as error:
+        raise TargetingRefused(str(error)) from None
     effect, score = _cross_fit(trial, random_state)
     gain = score - contact_cost
     chosen = effect > contact_cost
@@ -336,7 +357,8 @@ def target_customers(
     table["send"] = (table["profit"] > 0) & (np.arange(len(table)) < most) & facts["send"]
     facts |= {"customers": len(table), "listed": int(table["send"].sum()), "budget": budget}
     curve = _curve(trial, gain, effect, contact_cost)
-    return Targets(table, curve, facts, _advice(facts, currency), [*told, *notes])
+    sentence = _advice(facts, currency)
+    return Targets(table, curve, facts, sentence, [*told, *notes], currency)
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f000d
 _LEAST_TO_LEARN = 100  # customers of each group
@@ -517,15 +539,90 @@ def write_targets(found: Targets, folder: Path) -> Path:
     Returns
     -------
     Path
-        targets.csv, which is empty where the advice is not to send; beside it everybody.csv and
-        targets.json.
+        targets.csv, which is empty where the advice is not to send; beside it everybody.csv,
+        targets.json, and the curve as profit.png where matplotlib is installed.
     """
     listed = found.customers[found.customers["send"]].drop(columns="send")
     told = {"sentence": found.sentence, "notes": found.notes, **found.facts}
     save(found.customers, folder / "everybody.csv")
     save(told | {"curve": found.curve.to_dict("records")}, folder / "targets.json")
     save(listed, folder / "targets.csv")
+    (folder / _REFUSED).unlink(missing_ok=True)
+    (folder / _PICTURE).unlink(missing_ok=True)
+    if importlib.util.find_spec("matplotlib"):
+        figure = _plot_profit(found.curve, found.currency)
+        localise_figure(figure)
+        with atomic_write(folder / _PICTURE) as part:
+            figure.savefig(part, format="png", metadata={"Software": None})
+        pyplot().close(figure)
     return folder / "targets.csv"
+
+
+_REFUSED = "refused.json"
+_PICTURE = "profit.png"
+
+
+def write_refusal(reason: str, waves: Sequence[str], folder: Path) -> None:
+    """Note that no list was made; an earlier list stays.
+
+    Parameters
+    ----------
+    reason : str
+        Why, as `target_customers` says it.
+    waves : Sequence[str]
+        The waves that were asked.
+    folder : Path
+        Of the list; the campaigns page of the report shows what stands there.
+    """
+    save({"reason": reason, "waves": list(waves)}, folder / _REFUSED)
+
+
+def _plot_profit(curve: pd.DataFrame, currency: str) -> Any:
+    """Profit against budget by three ways to choose, with the 90% interval of ours."""
+    use_style()
+    figure, ax = pyplot().subplots(figsize=(6.4, 3.2))
+    costs = curve["budget"].max() > 0
+    x = curve["budget"] if costs else curve["customers"]
+    whole = curve.iloc[-1]
+    error = [[whole["profit"] - whole["low"]], [whole["high"] - whole["profit"]]]
+    ax.fill_between(x, curve["low"], curve["high"], color=PALE, alpha=0.5, lw=0)
+    ax.plot(x, curve["profit"], color=ACCENT, lw=2, label="by expected effect (band: 90%)")
+    ax.plot(x, curve["by_value"], color=SECOND, lw=1.5, ls="--", label="by value")
+    ax.plot(x, curve["by_propensity"], color="#009E73", lw=1.5, ls=":", label="by propensity")
+    end = {"color": INK, "capsize": 4, "clip_on": False, "zorder": 3}
+    ax.errorbar(x.iloc[-1], whole["profit"], error, fmt="s", label="everybody (90%)", **end)
+    ax.plot(x.iloc[0], 0, "o", color=INK, clip_on=False, label="nobody", zorder=3)
+    ax.axhline(0, color=INK, lw=0.8)
+    unit = f" ({currency})" if currency else ""
+    ax.set(
+        title="Profit by how many are written to",
+        xlabel=f"cost of the contacts{unit}" if costs else "customers written to",
+        ylabel=f"profit{unit}",
+    )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+    ax.legend(fontsize=8, loc="best")
+    return figure
+
+
+def _picture_of(folder: Path, curve: Sequence[Mapping[str, float]]) -> str:
+    """The curve as HTML; nothing where none was drawn."""
+    file = folder / _PICTURE
+    if not file.exists() or not curve:
+        return ""
+    best = max(curve, key=lambda step: step["profit"])
+    alt = (
+        "Profit against the cost of the contacts, with customers chosen by expected effect, by "
+        f"value and by propensity. By effect it is highest, {amount(best['profit'])}, where "
+        f"{count(best['customers'])} customers are written to."
+    )
+    data = base64.b64encode(file.read_bytes()).decode()
+    return (
+        '<figure class="figure"><img class="img-fluid figure-img" '
+        f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"><figcaption>'
+        "What customers of the measured waves would have earned, chosen in three ways.</figcaption>"
+        "</figure>"
+    )
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f0017
 def campaign_history(run_dir: str | Path) -> dict[str, Any]:
@@ -540,7 +637,9 @@ def campaign_history(run_dir: str | Path) -> dict[str, Any]:
     -------
     dict[str, Any]
         measured: by name of the wave or waves, effect and its ends (revenue per letter), treated,
-        control, profit and its ends, so_far, sentence; targets: the content of targets.json.
+        control, profit and its ends, so_far, sentence; targets: the content of targets.json;
+        picture: its curve as HTML; refused: reason and waves, where the last question had no
+        answer.
     """
     home = Path(run_dir).parent
     found = []
@@ -553,6 +652,9 @@ def campaign_history(run_dir: str | Path) -> dict[str, Any]:
             for total in [told[f"total_revenue{end}"]]
         }
         found.append({"name": file.parent.name, **ends, **{key: told[key] for key in keys}})
-    file = home / "targets/targets.json"
-    targets = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return {"measured": found, "targets": targets}
+    told = {}
+    for name, file in (("targets", "targets.json"), ("refused", _REFUSED)):
+        there = home / "targets" / file
+        told[name] = json.loads(there.read_text(encoding="utf-8")) if there.exists() else {}
+    picture = _picture_of(home / "targets", told["targets"].get("curve", []))
+    return {"measured": found, **told, "picture": picture}

@@ -2135,14 +2135,17 @@ def _measured_waves(facts: Facts) -> list[str]:
         "chance before the lists leave; `retail-ci campaigns measure` says afterwards what the "
         "letters brought."
     ]
-    targets = history["targets"]
+    targets, refused = history["targets"], history["refused"]
+    if targets or refused:
+        out.append("### Whom to write to {#targets}")
+    if refused:
+        of = " and ".join(refused["waves"]) or "lists made by hand"
+        text = f"No list could be made from {of}. {refused['reason']}"
+        earlier = " What follows is of an earlier question." if targets else ""
+        out.append(raw(f"<p>{html.escape(text + earlier)}</p>"))
     if targets:
         text = html.escape(targets["sentence"])
-        out += [
-            "### Whom to write to {#targets}",
-            raw(f"<p>{text}</p>"),
-            raw(_budgets(targets, in_all)),
-        ]
+        out += [raw(f"<p>{text}</p>"), raw(history["picture"]), raw(_budgets(targets, in_all))]
     return out
 
 
