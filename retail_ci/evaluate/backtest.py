@@ -195,19 +195,19 @@ def _side_by_side(calls: Sequence[Callable[[], Any]], workers: int) -> list[Any]
     """What the calls return, in their order: so many at a time, all but one of these in a process
     of its own.
     """
-    context = multiprocessing.get_context("fork")
     found = []
     for start in range(0, len(calls), max(workers, 1)):
         first, *others = calls[start : start + max(workers, 1)]
         with contextlib.ExitStack() as held:
-            apart = [held.enter_context(_begun(context, call)) for call in others]
+            apart = [held.enter_context(_begun(call)) for call in others]
             found += [first(), *(_answer(*one) for one in zip(apart, others))]
     return found
 
 
 @contextlib.contextmanager
-def _begun(context: Any, call: Callable[[], Any]) -> Iterator[Any]:
+def _begun(call: Callable[[], Any]) -> Iterator[Any]:
     """A process that makes a call and sends what it returns; yields where that arrives."""
+    context = multiprocessing.get_context("fork")  # it has the log already
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=lambda: there.send(call()), daemon=True)
     with warnings.catch_warnings():
