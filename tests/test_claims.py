@@ -19,6 +19,7 @@ from retail_ci.report.pages import (
     PAGES,
     Facts,
     _hit_sentence,
+    _story,
     _worth_line,
     days_looked_at,
     facts_of,
@@ -350,6 +351,16 @@ def test_a_card_of_models_that_were_not_measured_has_no_limits_of_measuring(tmp_
     assert "after the cut" not in page_of("model-card", write_metrics(tmp_path, ranking={}))
     ranking = {"production": "ranker", "summary": {"any": {"leaders": []}}}
     assert "after the cut" in page_of("model-card", write_metrics(tmp_path, ranking=ranking))
+
+
+def test_a_customer_of_one_month_is_not_seen_first_and_last_in_it():
+    told = {"third": 1, "visits": 1, "spent": 7.0, "category": None, "n": 5}
+    once = _story(told | {"first": "2025-01-01", "last": "2025-01-01"}, "€")
+    assert "seen in January 2025 alone" in once and "first in" not in once
+    assert "about €7 in all" in once, "a rounded amount has no cents"
+    assert "first in January 2025 and last in March 2025" in _story(
+        told | {"first": "2025-01-01", "last": "2025-03-01"}, "€"
+    )
 
 
 @pytest.mark.parametrize("came", [0, 5])

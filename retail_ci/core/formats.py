@@ -632,7 +632,9 @@ class _Amounts:
 def amounts(
     currency: str = "", digits: int = 0, locale: str | None = None
 ) -> Callable[[float], str]:
-    """Make a function that writes a column of amounts; `show_table` looks how many decimals it needs.
+    """Make a function that writes a column of amounts.
+
+    `show_table` looks how many decimals its column needs.
 
     Parameters
     ----------

@@ -395,9 +395,9 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     )
     wins = leaders["model"].value_counts()
     cuts = board["cut"].nunique()
+    won = {m: leaders.loc[leaders["model"] == m, "cut"] for m in wins.index}
     first = "; ".join(
-        f"{label(m)} {_led(board, m, leaders.loc[leaders['model'] == m, 'cut'])} at {n} of {cuts} cuts"
-        for m, n in wins.items()
+        f"{label(m)} {_led(board, m, won[m])} at {n} of {cuts} cuts" for m, n in wins.items()
     )
     words = f"**{task.capitalize()}.** {first}."
     p = result.paired.query("task == @task and model == @model and metric == 'ndcg'")

@@ -1318,7 +1318,8 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     first = board.iloc[0]
     names: list[str] = board["model"].tolist()
     words = (
-        f"**{task.capitalize()}.** {label(first['model'])} {_first_place(evaluation, task)} an NDCG of "
+        f"**{task.capitalize()}.** {label(first['model'])} {_first_place(evaluation, task)} an "
+        "NDCG of "
         f"{decimal(first['value'], 3)} ({decimal(first['low'], 3)} to {decimal(first['high'], 3)})"
     )
     words += (

@@ -288,7 +288,7 @@ _SENT_OFF = ("Lost", "Hibernating")  # whose action says not to spend on them
 
 
 def _still_expected(found: Mapping) -> list[Mapping]:
-    """The segments that are given up, of whose customers the forecast expects half of the average."""
+    """The segments that are given up and of whose customers half of the average is expected."""
     rows = [
         row for row in found["rows"] if row.get("value_90") is not None and row.get("customers")
     ]
@@ -344,8 +344,8 @@ EVERYBODY_COMES = Claim(
     "everybody comes",
     lambda found: (found.get("buys_anyway") or 0) >= ALL_OF_THEM,
     lambda found: {"days": counted(found["days"], "day")},
-    "In past months all customers bought within {days} anyway: nobody is about to be lost, the names "
-    "only put customers in an order, and a letter can bring nobody.",
+    "In past months all customers bought within {days} anyway: nobody is about to be lost, the "
+    "names only put customers in an order, and a letter can bring nobody.",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae90016

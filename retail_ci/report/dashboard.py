@@ -604,7 +604,7 @@ def _lead_facts(ranking: Mapping, task: str) -> dict[str, bool]:
     """
     leaders = ranking["summary"][task]["leaders"]
     first = leaders[0]
-    published = ranking.get("production")
+    published = ranking.get("production", "")
     against = ranking.get("paired", {}).get(task, {}).get(first, {})
     beyond = all(_ahead(ranking, task, first, rival) for rival in {*leaders[1:], *against})
     found = {"published_leads": first == published, "beyond_chance": beyond}

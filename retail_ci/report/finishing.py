@@ -318,7 +318,7 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
 def _lighten_figures(site: Path) -> None:
-    """Write the pictures of the site with a palette of at most 64 colours, where that is smaller.
+    """Write the pictures of the site with a palette of at most 48 colours, where that is smaller.
 
     The pictures in figures/ are changed.
 
@@ -335,7 +335,7 @@ def _lighten_figures(site: Path) -> None:
         with Image.open(io.BytesIO(data)) as image:
             paper = Image.new("RGB", image.size, "white")
             paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        paper.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        paper.quantize(48, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
             kept, "png", optimize=True
         )
         if kept.tell() < len(data):
@@ -392,8 +392,10 @@ def _pack_narrow(site: Path) -> None:
     file = site / f"figures/{_DASHBOARD}-narrow.png"
     if file.exists():
         with Image.open(file) as image:
-            picture = image.convert("RGB")
-        picture.save(file.with_suffix(".webp"), lossless=True, quality=100, method=6)
+            few = image.convert("RGB").quantize(
+                48, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+            )
+        few.convert("RGB").save(file.with_suffix(".webp"), lossless=True, quality=100, method=6)
         file.unlink()
 
 
@@ -682,6 +684,7 @@ _SLIMMER = (
     ),
     (r'<meta name="generator"[^>]*>', ""),
     (r'<div id="cell-\d+" class="cell">', '<div class="cell">'),
+    (r'<div class="cell-output cell-output-display">', '<div class="cell-output-display">'),
     (r'(<section id="[^"]*") class="level\d">', r"\1>"),
     (r'<(h[2-6]) class="anchored" data-anchor-id="[^"]*">', r"<\1>"),
 )  # what our own stylesheet and script do without

@@ -2013,13 +2013,17 @@ def _list_buttons(facts: Facts) -> dict[str, str]:
     return buttons
 
 
+def _looked(facts: Facts) -> str:
+    """How far the names at past month ends look back."""
+    window = facts.movement.get("window_days")
+    return f", each looked back on over {count(window)} days" if window else ""
+
+
 def _reach_tables(facts: Facts) -> list[str]:
     """The way from all customers to those who get a letter, and what would show of its effect."""
     rows = []
     effects = []
     told = facts.campaigns
-    window = facts.movement.get("window_days")
-    named = f", each looked back on over {count(window)} days" if window else ""
     buttons = _list_buttons(facts)
     for s in told["segments"]:
         everybody = s["segment"] == "All"
@@ -2055,7 +2059,7 @@ def _reach_tables(facts: Facts) -> list[str]:
         ["Segment", f"Bought anyway in {days} days", "Held back", "To be sent", "Would show"],
         effects,
         {0: "segment", 2: "number", 3: "number"},
-        f"Bought anyway: of the customers who had the name at past month ends{named}. Would show: "
+        f"Bought anyway: of those who had the name at past month ends{_looked(facts)}. Would show: "
         f"the smallest rise of the share that buys within {days} days that the comparison shows in "
         "four of five campaigns.",
     )
@@ -2540,6 +2544,8 @@ def _story(told: Mapping, currency: str) -> str:
         days.append(f"first in {month(told['first'])}")
     if told["last"]:
         days.append(f"last in {month(told['last'])}")
+    if told["first"] and told["first"] == told["last"]:
+        days = [f"in {month(told['first'])} alone"]
     spent = ""
     if told["spent"] is not None:
         spent = f", about {amount(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
