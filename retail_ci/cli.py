@@ -884,7 +884,10 @@ def campaigns_target(
         write_refusal(str(refused), waves or [], folder)
         raise
     file = write_targets(found, folder)
-    print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
+    listed = f"The list: {file}"
+    if not found.facts["listed"]:
+        listed = f"The list is empty; what is expected of everybody: {folder / 'everybody.csv'}"
+    print("\n".join([found.sentence, *found.notes, listed]))
     if found.facts["listed"]:
         day = found.facts["from_day"].date()
         of = "" if config == "default" else f" --config {config}"
@@ -1233,6 +1236,7 @@ METAVARS = {
     "without_categories": "A,B",
     "max_per_category": "N",
     "day": "DAY",
+    "allocation": "HOW",
     "days": "N",
     "lift": "SHARE",
     "contacted": "FILE",
