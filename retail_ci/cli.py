@@ -1417,7 +1417,7 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
-        "retail-ci campaigns draw easter --allocation optimal",
+        "retail-ci campaigns draw june --day 2026-06-01 --allocation optimal",
         "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],
