@@ -747,6 +747,11 @@ def campaigns_draw(
             f"Held back: {_span_of(shares)}, where spend varies more; "
             f"{share(drawn.control, 1)} in all."
         )
+    elif shares:
+        said.append(
+            "The same share of each segment is held back: they are too small, or differ too "
+            "little, to divide it otherwise."
+        )
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
 
 

@@ -276,6 +276,15 @@ def _in_the_log(
             f"The wave: expected customers of this log, found that it knows {count(known.sum())} "
             f"of {count(len(groups))}{since}; take the ledger or the lists of this shop{longer}."
         )
+    for group, deed in (("control", "held back"), ("send", "written to")):
+        own = groups["group"] == group
+        if own.any() and not known[own].any():
+            raise DataError(
+                f"The wave: expected customers of this log in both groups, found that it knows "
+                f"none of the {count(int(own.sum()))} {deed}, such as "
+                f"{groups['customer_id'][own].iloc[0]!r}; take the list of this shop, or name the "
+                "column that holds its ids."
+            )
     rows = groups.loc[~known, ["group", "probability"]]
     if known.all() or not drawn:
         return groups, rows.head(0), []
