@@ -870,24 +870,15 @@ def campaigns_target(
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.ledger import ledger_of, read_wave
-    from retail_ci.export.targeting import (
-        TargetingRefused,
-        target_run,
-        wave_of_lists,
-        write_refusal,
-        write_targets,
-    )
+    from retail_ci.export.targeting import target_run, wave_of_lists, write_targets
 
     measured = [read_wave(ledger_of(run), name) for name in waves or []]
     if not measured:
         names = _lists_by_hand(sent, control, columns, day)
         measured = [wave_of_lists(sent, control, day, 30 if days is None else days, names)]
     folder = Path(out) if out else run.path.parent / "targets"
-    try:
+    with _noted_refusal(waves or [], folder):
         found = target_run(measured, run, contact_cost, voucher, budget)
-    except TargetingRefused as refused:
-        write_refusal(str(refused), waves or [], folder)
-        raise
     file = write_targets(found, folder)
     listed = f"The list: {file}"
     if not found.facts["listed"]:
@@ -898,6 +889,18 @@ def campaigns_target(
         of = "" if config == "default" else f" --config {config}"
         words = f"draw NAME --customers {file} --day {day}{of}"
         print(f"To draw the next wave from it: retail-ci campaigns {words}")
+
+
+@contextlib.contextmanager
+def _noted_refusal(waves: list[str], folder: Path) -> Iterator[None]:
+    """Leave the reason where no list can be made, for the campaigns page."""
+    from retail_ci.export.targeting import TargetingRefused, write_refusal
+
+    try:
+        yield
+    except TargetingRefused as refused:
+        write_refusal(str(refused), waves, folder)
+        raise
 
 
 def _check_waves(waves: list[str], contacted: str = "") -> None:
