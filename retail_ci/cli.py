@@ -747,6 +747,11 @@ def campaigns_draw(
             f"Held back: {_span_of(shares)}, where spend varies more; "
             f"{share(drawn.control, 1)} in all."
         )
+    elif shares:
+        said.append(
+            "The same share of each segment is held back: they are too small, or differ too "
+            "little, to divide it otherwise."
+        )
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
 
 
@@ -865,31 +870,37 @@ def campaigns_target(
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.ledger import ledger_of, read_wave
-    from retail_ci.export.targeting import (
-        TargetingRefused,
-        target_run,
-        wave_of_lists,
-        write_refusal,
-        write_targets,
-    )
+    from retail_ci.export.targeting import target_run, wave_of_lists, write_targets
 
     measured = [read_wave(ledger_of(run), name) for name in waves or []]
     if not measured:
         names = _lists_by_hand(sent, control, columns, day)
         measured = [wave_of_lists(sent, control, day, 30 if days is None else days, names)]
     folder = Path(out) if out else run.path.parent / "targets"
-    try:
+    with _noted_refusal(waves or [], folder):
         found = target_run(measured, run, contact_cost, voucher, budget)
-    except TargetingRefused as refused:
-        write_refusal(str(refused), waves or [], folder)
-        raise
     file = write_targets(found, folder)
-    print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
+    listed = f"The list: {file}"
+    if not found.facts["listed"]:
+        listed = f"The list is empty; what is expected of everybody: {folder / 'everybody.csv'}"
+    print("\n".join([found.sentence, *found.notes, listed]))
     if found.facts["listed"]:
         day = found.facts["from_day"].date()
         of = "" if config == "default" else f" --config {config}"
         words = f"draw NAME --customers {file} --day {day}{of}"
         print(f"To draw the next wave from it: retail-ci campaigns {words}")
+
+
+@contextlib.contextmanager
+def _noted_refusal(waves: list[str], folder: Path) -> Iterator[None]:
+    """Leave the reason where no list can be made, for the campaigns page."""
+    from retail_ci.export.targeting import TargetingRefused, write_refusal
+
+    try:
+        yield
+    except TargetingRefused as refused:
+        write_refusal(str(refused), waves, folder)
+        raise
 
 
 def _check_waves(waves: list[str], contacted: str = "") -> None:
@@ -1233,6 +1244,7 @@ METAVARS = {
     "without_categories": "A,B",
     "max_per_category": "N",
     "day": "DAY",
+    "allocation": "HOW",
     "days": "N",
     "lift": "SHARE",
     "contacted": "FILE",
@@ -1413,7 +1425,7 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
-        "retail-ci campaigns draw easter --allocation optimal",
+        "retail-ci campaigns draw june --day 2026-06-01 --allocation optimal",
         "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],

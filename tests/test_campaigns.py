@@ -116,6 +116,9 @@ def test_from_the_draw_to_the_result(shop):
         (["plan", "--day", "2026-01-31"], 0, "Demonstration data: "),
         (["plan", "--day", "2026-01-31", "--days", "0"], 3, "from 1 to 366, found 0"),
         (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
+        (["draw", "other", "--allocation", "best"], 2, "must be proportional or optimal, found"),
+        (["draw", "spring", "--allocation", "optimal"], 0, "the shares of the segments as they"),
+        (["draw", "march", "--day", "2026-03-01", "--allocation", "optimal"], 0, "The same share"),
     ):
         done = shop.here("campaigns", *words, *(["--config", "small"]))
         assert done.returncode == code and said in done.stdout + done.stderr, (words, done)
@@ -124,6 +127,24 @@ def test_from_the_draw_to_the_result(shop):
     shutil.rmtree(folder)
     shop.here("campaigns", "list", "spring", "--config", "small")
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
+
+
+def test_a_control_group_is_divided_by_the_spread_of_spend(shop):
+    """As many are held back as of every segment alike, each with the probability in the ledger."""
+    words = ["--config", "small", "--set", "campaigns.control=0.3", "--allocation", "optimal"]
+    done = shop.here("campaigns", "draw", "spring", *words)
+    assert done.returncode == 0, done.stderr
+    table = read_wave(shop.home("small") / "ledger", "spring").table
+    held = (table["arm"] == "control").astype(float)
+    asked = table.groupby("segment")["probability"]
+    assert (asked.nunique() == 1).all() and asked.first().nunique() > 1
+    assert asked.first().between(0.15, 0.5).all()
+    assert held.mean() == pytest.approx(0.3, abs=0.01)
+    apart = (held - table["probability"]).groupby(table["segment"]).sum().abs()
+    assert (apart <= 1).all()  # to within one customer
+    shares = asked.first()
+    assert f"{100 * shares.min():.1f}% of {shares.idxmin()}" in done.stdout
+    assert f"{100 * shares.max():.1f}% of {shares.idxmax()}" in done.stdout
 
 
 def test_what_a_wave_brought_is_found_in_a_log_that_goes_on(shop, tmp_path):
@@ -319,8 +340,8 @@ def test_coupons_that_went_by_choice_are_refused():
     households = pd.DataFrame({"customer_id": sorted(log["customer_id"].unique())})
     for campaign, why in (
         (1, "found 13 and 2,162; so few cannot say who answers a letter"),
-        (8, "written to had never bought before it (p = "),
-        (20, "found that they bought differently before it (p = "),
+        (8, "written to had never bought before it (p "),
+        (20, "found that they bought differently before it (p "),
     ):
         chosen = got.loc[got["campaign_id"] == campaign, "household_id"].astype(str)
         sent = households["customer_id"].isin(chosen)
@@ -404,6 +425,7 @@ def test_whom_to_write_to_is_written_down(shop):
     assert len(listed) == facts["listed"] and (facts["send"] or not len(listed))
     assert len(pd.read_csv(folder / "everybody.csv")) == facts["customers"]
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert "profit.png" in before and "refused.json" not in before
     for more, code, said in (
         (words["best"], 3, "they were not drawn at random"),
         (["--config", "small"], 2, "Name waves of the ledger"),
@@ -414,7 +436,16 @@ def test_whom_to_write_to_is_written_down(shop):
         wrong = shop.here("campaigns", "target", *more)
         assert (wrong.returncode, wrong.stderr.count("\n")) == (code, 1), wrong
         assert said in wrong.stderr
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+        reasons = json.loads((folder / "refused.json").read_text())
+        assert "not drawn at random" in reasons["reason"]  # a word that is wrong is no refusal
+    after = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert after.pop("refused.json") and after == before
+    page = "\n".join(_measured_waves(Facts(shop.home("small") / "current")))
+    assert "No list could be made from lists made by hand. The groups:" in page
+    assert page.count("<figure") == 1 and "of an earlier question" in page
+    shop.here("campaigns", "target", *words["chance"])
+    page = "\n".join(_measured_waves(Facts(shop.home("small") / "current")))
+    assert "No list could be made" not in page and page.count("<figure") == 1
 
 
 def test_a_list_is_drawn_and_some_of_it_held_back(shop):

@@ -276,6 +276,15 @@ def _in_the_log(
             f"The wave: expected customers of this log, found that it knows {count(known.sum())} "
             f"of {count(len(groups))}{since}; take the ledger or the lists of this shop{longer}."
         )
+    for group, deed in (("control", "held back"), ("send", "written to")):
+        own = groups["group"] == group
+        if own.any() and not known[own].any():
+            raise DataError(
+                f"The wave: expected customers of this log in both groups, found that it knows "
+                f"none of the {count(int(own.sum()))} {deed}, such as "
+                f"{groups['customer_id'][own].iloc[0]!r}; take the list of this shop, or name the "
+                "column that holds its ids."
+            )
     rows = groups.loc[~known, ["group", "probability"]]
     if known.all() or not drawn:
         return groups, rows.head(0), []
@@ -306,6 +315,11 @@ def _without_small(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         f"Too small to be compared, with another share held back, and left out: {names} "
         f"({count(len(rest))} customers)."
     ]
+
+
+def _p_text(p_value: float) -> str:
+    """A p-value as a reader has it: none is nought."""
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.1g}"
 
 
 _BY_CHOICE = (
@@ -350,12 +364,12 @@ def _check_losses(table: pd.DataFrame, rows: pd.DataFrame, drawn: bool = True) -
                 "The groups: expected groups that were alike before the wave, found that "
                 f"{count(lost['control'])} of {was['control']} held back and "
                 f"{count(lost['send'])} of {was['send']} written to had never bought before it "
-                f"(p = {p_value:.1g}); {_BY_CHOICE}"
+                f"({_p_text(p_value)}); {_BY_CHOICE}"
             )
         raise DataError(
             "The groups: expected both to have lost customers alike since the draw, found that "
             f"{count(lost['control'])} of {was['control']} held back and {count(lost['send'])} of "
-            f"{was['send']} written to cannot be measured (p = {p_value:.1g}); customers are "
+            f"{was['send']} written to cannot be measured ({_p_text(p_value)}); customers are "
             "missing from one group, so no effect is shown. Find out who is missing, and why."
         )
     return p_value
@@ -380,7 +394,7 @@ def _check_chance(
         if p_value < _ALARM:
             raise DataError(
                 f"The groups: expected {share(probability, 1)} held back, found "
-                f"{count(held.sum())} of {count(len(held))} (p = {p_value:.1g}); customers are "
+                f"{count(held.sum())} of {count(len(held))} ({_p_text(p_value)}); customers are "
                 "missing from one group, so no effect is shown. Find out who is missing, and why."
             )
     if known is not None:
@@ -389,7 +403,7 @@ def _check_chance(
         if p_value < _ALARM:
             raise DataError(
                 "The groups: expected groups that were alike before the wave, found that they "
-                f"bought differently before it (p = {p_value:.1g}); {_BY_CHOICE}"
+                f"bought differently before it ({_p_text(p_value)}); {_BY_CHOICE}"
             )
     return found
 
@@ -827,11 +841,11 @@ def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
     if "waves" in facts:
         days = f"{len(facts['waves'])} waves{so_far}"
         people = f"those written to ({count(facts['treated'])} letters) brought"
-        cause, it = "the letters", "they"
+        cause, it, this = "the letters", "they", "them"
     else:
         days = f"{facts['days_measured']} days{so_far}"
         people = f"the {count(facts['treated'])} customers who were written to brought"
-        cause, it = "the campaign", "it"
+        cause, it, this = "the campaign", "it", "it"
     left = _what_is_left(facts, currency)
     if not row["error"] > 0:
         return (
@@ -839,7 +853,7 @@ def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
             f"from the others of their group.{left}"
         )
     sure = "95% at all looks together" if so_far else "95%"
-    without = f"each would have brought {money(row['without'], currency)} without it"
+    without = f"each would have brought {money(row['without'], currency)} without {this}"
     low, high = (_more_or_less(row[end], currency) for end in ("low", "high"))
     if not (row["low"] > 0 or row["high"] < 0):
         seen = (
@@ -1071,7 +1085,7 @@ def _about_waves(
         )
     if facts["differ_p"] is not None and facts["differ_p"] < _DIFFER:
         told.append(
-            f"The waves differ by more than chance explains (p = {facts['differ_p']:.1g}); read "
+            f"The waves differ by more than chance explains ({_p_text(facts['differ_p'])}); read "
             "each by itself."
         )
     notes = [[*case.early, *case.left] for case in cases]

@@ -347,6 +347,7 @@ def target_customers(
         "by_value": _profit(trial, gain, _top(trial.value, int(chosen.sum()))),
         "by_propensity": _profit(trial, gain, _top(trial.propensity, int(chosen.sum()))),
         "measured": len(gain),
+        "held_back": float(1 - trial.written.mean()),
     }
     facts["send"] = bool(facts["choice"]["low"] > 0)
     ids = pd.Index(lines["customer_id"].unique() if customers is None else customers).unique()
@@ -416,6 +417,23 @@ def _expected_of(
     return table.sort_values(order, ascending=[False, True], ignore_index=True)
 
 
+def _profit_or_loss(value: float, currency: str) -> str:
+    """An amount with its sign in words."""
+    return f"a {'loss' if value < 0 else 'profit'} of {amount(abs(value), currency)}"
+
+
+def _what_next(facts: Mapping[str, Any]) -> str:
+    """Why not to send, and what would tell more."""
+    if facts["choice"]["high"] <= 0:
+        return "so these letters cost more than they bring"
+    few = min(facts["held_back"], 1 - facts["held_back"])
+    nearer = ", or hold back nearer to half of it" if few < _NEAR_HALF else ""
+    return f"which is no profit beyond chance; draw a larger wave{nearer}"
+
+
+_NEAR_HALF = 0.4  # of a wave: holding back more tells hardly more
+
+
 def _advice(facts: Mapping[str, Any], currency: str) -> str:
     """What to do, in a sentence."""
 
@@ -433,8 +451,8 @@ def _advice(facts: Mapping[str, Any], currency: str) -> str:
         return (
             f"Do not send: of the {count(facts['measured'])} customers measured, those whose "
             f"letter seems to bring more than it costs ({count(choice['customers'])}) would have "
-            f"brought a profit of {amount(choice['profit'], currency)} (90%: {ends(choice)}), "
-            "which is not beyond chance; draw a larger wave, or hold back nearer to half of it."
+            f"brought {_profit_or_loss(choice['profit'], currency)} (90%: {ends(choice)}), "
+            f"{_what_next(facts)}."
         )
     return (
         f"Write to {count(facts['listed'])} of {count(facts['customers'])} customers: chosen like "
