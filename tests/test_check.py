@@ -1479,3 +1479,79 @@ def test_a_question_stays_a_question(tmp_path):
     table["customer_id"] = ["C1" if n % 2 else f"C{n % 20}" for n in table["order_id"]]
     asked = closing(written(tmp_path, table))[-1]
     assert asked.endswith("has 50% of the lines: a person?")
+
+
+def test_traditional_chinese_headers_are_read(tmp_path):
+    table = orders().assign(數量=1 + orders().index % 3)
+    table["單價"] = 2.5 + table["product_id"].str[1:].astype(int)
+    names = {"order_id": "交易編號", "customer_id": "顧客ID", "order_date": "日期"}
+    table = table.rename(columns=names | {"product_id": "商品名稱"})
+    found = written(tmp_path, table)
+    assert {
+        r: columns(found)[r] for r in ("transaction_id", "quantity", "price", "product_id")
+    } == {
+        "transaction_id": "交易編號",
+        "quantity": "數量",
+        "price": "單價",
+        "product_id": "商品名稱",
+    }
+    worth = (table["數量"] * table["單價"]).sum()
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth, abs=0.005)
+
+
+def test_a_column_for_each_day_is_a_wide_table(tmp_path):
+    days = pd.date_range("2025-01-02", periods=9).strftime("%d.%m.%Y")
+    table = pd.DataFrame({"Номенклатура": [f"Вода {n}" for n in range(40)]})
+    for n, day in enumerate(days):
+        table[day] = (table.index * 7 + n) % 11
+    assert "wide table: a column for each day ('02.01.2025'" in written(tmp_path, table).verdict
+
+
+def test_what_is_not_done_yet_is_called_pending(tmp_path):
+    table = orders().assign(amount=5.0 + orders().index % 7)
+    table["status"] = ["no completed" if n % 2 else "completed" for n in table["order_id"]]
+    (told,) = [g.why for g in written(tmp_path, table).guesses if g.key == "status"]
+    assert 'add pending: ["no completed"] if those are not' in told
+
+
+def test_a_payment_is_an_amount_and_the_brand_of_a_card_is_nobody(tmp_path):
+    table = orders().assign(**{"Payment Amount": 5.5 + orders().index % 7})
+    table = table.drop(columns=["product_id", "customer_id"]).drop_duplicates("order_id")
+    table["Card Brand"] = [["Visa", "Master", "Amex"][n % 3] for n in table["order_id"]]
+    found = written(tmp_path, table)
+    assert columns(found)["revenue"] == "Payment Amount" and "customer_id" not in columns(found)
+    assert shown("\n".join(closing(found)))[3] == table["Payment Amount"].sum()
+
+
+def test_counts_under_words_are_no_products_and_a_name_may_be_one(tmp_path):
+    table = orders().assign(amount=5.0 + orders().index % 7)
+    goods = table.pop("product_id").str[1:].astype(int)
+    found = written(tmp_path, table.assign(MeatProducts=goods * 3, FishProducts=goods * 5))
+    assert "product_id" not in columns(found)
+    single = table.drop_duplicates("order_id")
+    found = written(tmp_path, single.assign(tea_name=goods.map("Tea {}".format)))
+    (told,) = [g.why for g in found.guesses if g.key == "columns.product_id"]
+    assert "Could it be 'tea_name'?" in told
+
+
+def test_the_logs_of_three_years_together_with_prices_beside_them(tmp_path):
+    parts = []
+    for year in (2023, 2024, 2025):
+        part = orders(600).assign(units=1 + orders(600).index % 3)
+        days = pd.to_datetime(part["order_date"]) + pd.DateOffset(years=year - 2025)
+        part["order_date"] = days.dt.strftime("%-m/%-d/%Y")
+        part["order_id"] += 100_000 * year
+        parts.append(part.rename(columns={"order_id": "OrderNumber"}))
+        parts[-1].to_csv(tmp_path / f"Shop_Sales_{year}.csv", index=False)
+    text = (tmp_path / "Shop_Sales_2025.csv").read_text()
+    (tmp_path / "Shop_Sales_2025.csv").write_text(text + "=======\n" + text)  # merged by hand
+    goods = pd.DataFrame({"product_id": sorted(parts[0]["product_id"].unique())})
+    goods["ProductPrice"] = 3.25 + goods.index
+    goods.to_csv(tmp_path / "Shop_Products.csv", index=False)
+    found = examine_all(str(tmp_path / "Shop_Sales_*.csv"))
+    log = pd.concat(parts).merge(goods, on="product_id")
+    worth = (log["units"] * log["ProductPrice"]).sum()
+    told = "\n".join(closing(found))
+    assert shown(told) == (1800, 900, 9, pytest.approx(worth, abs=0.005))
+    assert "Exact copies of a line (600)" in told and "The header once more" in told
+    assert "A run would refuse these data" in told

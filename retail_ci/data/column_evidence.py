@@ -168,6 +168,8 @@ def value_test(role: str, column: Column) -> tuple[bool, str]:
     seen = counted(column.distinct, "different value")
     if role.endswith("_id") and column.web:
         return False, "addresses of pages or pictures"
+    if role in ("product_id", "customer_id") and _counted_by_name(column):
+        return False, "numbers, and the header speaks of no id"
     if column.filled < 0.5:
         return role == "customer_id", f"{seen}, filled in {share(column.filled)} of the lines"
     least = {"transaction_id": 0.02, "customer_id": 0.0005}.get(role, 0) * column.rows
@@ -176,6 +178,12 @@ def value_test(role: str, column: Column) -> tuple[bool, str]:
     if role == "category":
         fits = fits and column.distinct <= max(3, column.rows / 3)
     return fits, seen
+
+
+def _counted_by_name(column: Column) -> bool:
+    """Whether numbers stand below words that name no id, as in *meat products*: they count."""
+    named = header_ideas(column.name) & {"id", "sku"}
+    return column.numeric > 0.8 and not named and bool(header_words(column.name)[1])
 
 
 def _amount_test(role: str, column: Column) -> tuple[bool, str]:
@@ -1077,6 +1085,8 @@ def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[t
             continue
         if name in found.passed or name in found.heads or basket is None:
             continue
+        if _counted_by_name(column):
+            continue
         if set(header_words(name)[1]) & (_OTHERS | PRODUCT_TRAITS):
             continue
         lines = pd.DataFrame({"product": column.values, "basket": basket}).dropna()
@@ -1087,6 +1097,20 @@ def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[t
         other = 1 - float(several.duplicated(keep=False).mean())
         if other > 0.5 and not _counts_lines(column, basket):
             yield other, name
+
+
+def _may_name_products(name: str) -> bool:
+    """Whether a header names a code of its own, or the name of something, such as *tea_name*."""
+    ideas, strange = header_ideas(name), set(header_words(name)[1])
+    if strange & (_OTHERS | PRODUCT_TRAITS):
+        return False
+    if ideas == {"name"}:
+        return bool(strange)
+    return (
+        bool(ideas & {"id", "sku"})
+        and not ideas - _PRODUCT_SAYS
+        and (ideas != {"id"} or not strange)
+    )
 
 
 def maybe_products(found: Assignment) -> list[str]:
@@ -1102,12 +1126,7 @@ def maybe_products(found: Assignment) -> list[str]:
     list of str
         Their headers, the one with the most values first.
     """
-    codes = {
-        n: found.columns[n]
-        for n in found.free()
-        if header_ideas(n) & {"id", "sku"} and not header_ideas(n) - _PRODUCT_SAYS
-        if header_ideas(n) - {"id"} or not header_words(n)[1]
-    }
+    codes = {n: found.columns[n] for n in found.free() if _may_name_products(n)}
     fine = [
         n
         for n, c in codes.items()

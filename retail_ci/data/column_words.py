@@ -12,7 +12,7 @@ from functools import cache
 
 # %% ../../nbs/00m_column_words.ipynb #cbe31f7b
 _TABLE = """
-order: order ordered orders invoice invoices basket receipt transaction transactions trans trx
+order: 訂單 訂單號 發票 單號 order ordered orders invoice invoices basket receipt transaction transactions trans trx
   txn ticket voucher pedido factura boleta recibo compra compras transaccion commande facture
   panier bon beleg rechnung purchase purchased purchases bestellung bestell bestellt auftrag
   kassenbon
@@ -23,19 +23,19 @@ order: order ordered orders invoice invoices basket receipt transaction transact
   الطلب فاتورة الفاتورة prescription prescriptions rx rezept receta ordonnance
   ricetta recepta рецепт 处方 処方箋 وصفة faktur pesanan pembelian transaksi struk cvedoc bill
   bills
-sale: sale sales sold selling venta ventas vendido vente ventes vendu verkauf verkauft verkaufs
+sale: 銷售 sale sales sold selling venta ventas vendido vente ventes vendu verkauf verkauft verkaufs
   vendidos vendida vendidas vendus venduto venduti verkocht sprzedano sprzedane satilan продано
   售出 已售
   vendita vendite venda vendas verkoop sprzedaz sprzedazy satis продажа продажи продаж 销售 売上 販売
   بيع مبيعات المبيعات penjualan jual terjual
-customer: debitor debitors comprador compradora customer customers cust client clients member
+customer: 客戶 會員 買家 用戶 username nickname debitor debitors comprador compradora customer customers cust client clients member
   household shopper buyer user account
   patron cliente clientes comprador socio acheteur adherent kunde kunden kaeufer kaufer mitglied
   kundin acquirente klant klanten lid klient klienta klienci nabywca musteri uye клиент клиента
   покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون card karte carte tarjeta
   pelanggan pembeli konsumen cveclpv
   patient patients patienten paciente pacientes paziente pazienti pacjent пациент 患者 مريض
-product: material materialnr product products prod item items article articles artikel artikels
+product: 產品 material materialnr product products prod item items article articles artikel artikels
   producto productos
   prd articulo articulos produit produits produkt produkte produkts prodotto prodotti articolo
   articoli produto produtos artigo artikelen produkty produktu towar towaru urun товар товара
@@ -43,65 +43,65 @@ product: material materialnr product products prod item items article articles a
   продукт продукта артикул 商品 产品 製品 品目 منتج المنتج صنف الصنف
   drug drugs medication medications medicine medicines medicament medicaments medicamento
   medicamentos medikament medikamente farmaco farmaci medicijn ilac лекарство 药品 医薬品 دواء
-sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod ndc pzn
+sku: 條碼 sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod ndc pzn
   штрихкод 条码 バーコード
-id: id ids no nr num number numbers key code codes identifier uuid ref reference numero nro cod
+id: 編號 號 號碼 編碼 代碼 id ids no nr num number numbers key code codes identifier uuid ref reference numero nro cod
   codigo clave ident identifiant cle nummer kennung schluessel codice chiave chave identyfikator
   symbol symbole simbolo символ
   kode nomor kod kodu numer numeru номер код идентификатор 编号 号 号码 编码 代码 番号 コード رقم معرف كود
-date: date dates datetime day dt timestamp ts when fecha dia jour datum tag zeitpunkt data giorno
+date: 日期時間 date dates datetime day dt timestamp ts when fecha dia jour datum tag zeitpunkt data giorno
   tanggal tgl dzien tarih tarihi gun дата день 日期 日付 日時 年月日 تاريخ التاريخ يوم
-time: jam waktu time hour clock hora heure zeit uhrzeit stunde ora tijd uur godzina czas saat saati
+time: 時刻 jam waktu time hour clock hora heure zeit uhrzeit stunde ora tijd uur godzina czas saat saati
   время
   час 时间 時刻 時間 وقت الوقت
-quantity: itemsordered itemssold productssold productsordered jumlah kuantitas cant quantity
+quantity: 數量 件數 销量 銷量 itemsordered itemssold productssold productsordered jumlah kuantitas cant quantity
   numberof quantities qty quant qnty units pieces pcs cantidad unidades piezas
   quantite qte unites menge stueckzahl anzahl quantita qta pezzi quantidade qtd qtde unidade
   aantal hoeveelheid stuks ilosc sztuk szt miktar adet количество колво шт штук 数量 件数 個数 点数 كمية
   الكمية عدد العدد
 count: count counts cnt frequency
-price: retail harga price prices pricing msrp rrp mrp uvp precio precios prix tarif preis preise
+price: 價格 單價 售價 retail harga price prices pricing msrp rrp mrp uvp precio precios prix tarif preis preise
   einzelpreis
   prezzo prezzi preco precos prijs prijzen cena ceny fiyat fiyati birimfiyat цена цены 价格 单价 售价
   価格 単価 值 سعر السعر
-unit: satuan unit per each piece single unitario unitaria unitaire einzel stueck stuck stuk eenheid
+unit: 單位 satuan unit per each piece single unitario unitaria unitaire einzel stueck stuck stuk eenheid
   jednostkowa jednostki birim единицы единица 单位
-amount: pendapatan utarg utargu incasso incassi fatturato corrispettivo nilai cantot amount amounts endbetrag
+amount: 總額 銷售額 營業額 money geld dinero argent soldi dinheiro pieniadze деньги pendapatan utarg utargu incasso incassi fatturato corrispettivo nilai cantot amount amounts endbetrag
   rechnungsbetrag value spend spent spending revenue turnover
   subtotal importe monto ingreso ingresos valor montant valeur revenu betrag umsatz wert erloes
   importo ricavo valore receita bedrag omzet waarde kwota wartosc przychod obrot tutar ciro
   hasilat сумма выручка стоимость 金额 总额 销售额 营业额 金額 売上高 売上金額 مبلغ المبلغ قيمة ايراد الايرادات
-total: cantot total totals sum grand paid totale totales gesamt summe suma toplam razem totaal
+total: 總 總計 總價 cantot total totals sum grand paid totale totales gesamt summe suma toplam razem totaal
   toplami
   итого итог всего 总 总计 合计 合計 总价 إجمالي الاجمالي اجمالي مجموع المجموع
 net: net gross brutto netto neto lordo bruto
-category: warengrp category categories cat department dept group kategorie categoria categorias
+category: 類別 品類 類目 warengrp category categories cat department dept group kategorie categoria categorias
   categorie
   familia famille rayon warengruppe kategoria kategorii kategori kategorisi reparto abteilung
   afdeling категория категории 类别 分类 品类 类目 カテゴリ カテゴリー 分類 部門 فئة الفئة تصنيف
-name: nama nazwatow name names title label nombre nom titel nome denominazione naam nazwa nazwy adi
+name: 名稱 nama nazwatow name names title label nombre nom titel nome denominazione naam nazwa nazwy adi
   isim имя
   название наименование 名称 名 名字 姓名 氏名 商品名 名前 اسم الاسم
-description: materialkurztext kurztext keterangan deskripsi descr description descriptions desc
+description: 說明 materialkurztext kurztext keterangan deskripsi descr description descriptions desc
   descripcion designation
   libelle beschreibung
   descrizione descricao bezeichnung omschrijving opis aciklama описание 描述 说明 説明 وصف الوصف
 line: line lines detail details position pos row linea ligne zeile riga linha regel rij pozycja
   satir строка позиция 行 行号 明細 سطر
-status: state status estatus estado statut etat zustand stato stan durum статус состояние 状态 ステータス
+status: 狀態 state status estatus estado statut etat zustand stato stan durum статус состояние 状态 ステータス
   状態
   حالة الحالة
-discount: diskon potongan discount discounts disc rebate reduction markdown descuento dto remise
+discount: 優惠 diskon potongan discount discounts disc rebate reduction markdown descuento dto remise
   rabais rabatt
   nachlass sconto desconto korting rabat znizka indirim iskonto скидка 折扣 优惠 割引 値引 خصم الخصم
   تخفيض promo coupon
-tax: pajak ppn tax taxes vat gst iva igv impuesto impuestos tva taxe mwst ust steuer mehrwertsteuer
+tax: 稅 稅額 pajak ppn tax taxes vat gst iva igv impuesto impuestos tva taxe mwst ust steuer mehrwertsteuer
   imposta
   imposto btw podatek kdv vergi ндс налог 税 税额 税金 消費税 ضريبة الضريبة
-currency: matauang currency curr moneda devise monnaie waehrung wahrung valuta moeda munt waluta
+currency: 貨幣 幣種 matauang currency curr moneda devise monnaie waehrung wahrung valuta moeda munt waluta
   doviz
   parabirimi валюта 货币 币种 通貨 عملة العملة
-store: toko cabang gerai store stores shop branch outlet location mall tienda sucursal local magasin
+store: 門店 店鋪 分店 toko cabang gerai store stores shop branch outlet location mall tienda sucursal local magasin
   boutique
   succursale filiale laden markt geschaeft geschaft negozio punto loja filial winkel vestiging
   sklep sklepu magaza sube магазин магазина филиал 门店 店铺 店 店舗 متجر المتجر فرع الفرع terminal till
@@ -109,16 +109,16 @@ store: toko cabang gerai store stores shop branch outlet location mall tienda su
   eczane аптека 药店 薬局 صيدلية
 cost: biaya cost costs cogs expense coste costo cout einkaufspreis kosten einstand custo kost koszt
   maliyet себестоимость 成本 原価 コスト تكلفة التكلفة
-profit: laba keuntungan profit margin gain beneficio margen marge gewinn profitto utile margine
+profit: 利潤 laba keuntungan profit margin gain beneficio margen marge gewinn profitto utile margine
   lucro margem
   winst zysk marza kar прибыль маржа 利润 利益 ربح الربح
 list: list listen msrp rrp mrp compare recommended standard regular original lista catalogo uvp
   catalogue
-ship: pengiriman ongkir ship shipping shipped delivery delivered dispatch freight postage envio
+ship: 發貨 運費 pengiriman ongkir ship shipping shipped delivery delivered dispatch freight postage envio
   entrega expedition
   livraison lieferung liefer versand versandt spedizione consegna verzending levering dostawa
   dostawy wysylka teslimat kargo доставка доставки 发货 配送 运费 出荷 送料 شحن توصيل
-return: retur return returned returns refund refunded devolucion retour remboursement rueckgabe
+return: 退貨 retur return returned returns refund refunded devolucion retour remboursement rueckgabe
   retoure
   reso rimborso devolucao zwrot zwrotu iade возврат возврата 退货 退款 返品 返金 مرتجع استرجاع
 other_date: birth birthdate birthday dob first last previous due expiry expiration valid created
@@ -130,7 +130,7 @@ other_date: birth birthdate birthday dob first last previous due expiry expirati
   registrierung rejestracji kayit регистрации 注册 登録 التسجيل pendaftaran alta beitritt adhesion
   release released launch launched rilis lanzamiento lancement lancamento lancio erscheinung
   erscheinungsdatum uscita premiery выпуска 发售 発売 الاصدار
-inventory: stock inventory onhand available reorder warehouse existencias inventario lager
+inventory: 庫存 stock inventory onhand available reorder warehouse existencias inventario lager
   bestand lagerbestand giacenza scorte estoque voorraad zapas magazyn stok остаток запас склад 库存
   在庫 مخزون المخزون
 volume: volume volumes volumen объем 成交量
@@ -138,10 +138,10 @@ cumulative: cumulative cumul cum running acumulado acumulada cumule kumuliert cu
   skumulowana kumulatif накопительно 累计 累計 تراكمي lifetime ever todate ytd mtd
 percent: percent percentage pct perc rate ratio share porcentaje pourcentage prozent quote
   percentuale percentual procent yuzde процент доля 百分比 比例 率 割合 نسبة
-period: month months week year quarter qtr mes semana ano mois semaine annee monat woche jahr
+period: days month months week year quarter qtr mes semana ano mois semaine annee monat woche jahr
   quartal mese settimana anno maand jaar miesiac rok ay yil месяц год неделя 月 月份 年 年份 شهر سنة
   monthly weekly yearly
-person: email mail phone telephone gender sex age birthdate birthday dob firstname lastname
+person: 年齡 郵箱 電話 email mail phone telephone gender sex age birthdate birthday dob firstname lastname
   surname forename marital job occupation income education address postcode zip city town country
   ort ville pays ciudad pais citta paese cidade stad miasto kraj sehir ulke nachname vorname
   geschlecht alter adresse apellido genero edad direccion sexe sesso eta idade plec wiek cinsiyet
@@ -160,7 +160,7 @@ company: company companies firma firmen firmenname empresa empresas entreprise e
 campaign: campaign campaigns impressions clicks click ctr leads conversions opened unsubscribed
   contacted poutcome response responded kampagne campana campagne campanha kampania kampanya
   кампания 活动 キャンペーン حملة
-supplier: supplier suppliers vendor vendors proveedor proveedores fournisseur fournisseurs lieferant
+supplier: 供應商 supplier suppliers vendor vendors proveedor proveedores fournisseur fournisseurs lieferant
   lieferanten fornitore fornitori fornecedor fornecedores leverancier leveranciers dostawca dostawcy
   tedarikci поставщик поставщика 供应商 仕入先 مورد المورد
 expense: expense expenses gasto gastos depense depenses ausgabe ausgaben spesa spese despesa
@@ -289,7 +289,7 @@ _ROLES: dict[str, tuple[set[str], set[str], set[str]]] = {
     "transaction_id": ({"order"}, {"order", "id", "sale"}, set()),
     "customer_id": ({"customer"}, {"customer", "id"}, {"name", "company"}),
     "product_id": ({"product", "sku"}, {"product", "sku", "id", "sale"}, {"order"}),
-    "date": ({"date", "time"}, {"date", "time", "order", "sale"}, {"product"}),
+    "date": ({"date", "time"}, {"date", "time", "order", "sale"}, {"product", "id"}),
     "quantity": (
         {"quantity", "count"},
         {"quantity", "order", "sale", "product", "unit"},
@@ -398,6 +398,8 @@ def _meant(role: str, name: str) -> frozenset[str]:
     ideas = header_ideas(name)
     if with_or_without_tax(name):
         ideas -= {"tax"}
+    if role == "revenue" and "payment" in header_words(name)[0] and ideas & {"amount", "total"}:
+        ideas -= {"other_date"}  # what was paid, and no day of it
     if "line item" in " ".join(header_words(name)[0]) and ideas - {"line", "product", "id"}:
         # what the line sells: its name, its price; what is off it
         ideas -= {"line", "product"} if role in ("discount", "tax") else {"line"}
@@ -478,7 +480,8 @@ def word_score(role: str, name: str) -> float:
     ideas = _meant(role, name)
     if role in ("quantity", "revenue") and counts_pieces(name):
         return 0.7 if role == "quantity" else 0.5
-    if role == "product_id" and not ideas & {"id", "sku"} and strange & PRODUCT_TRAITS:
+    coded = ideas & {"id", "sku"}
+    if role in ("product_id", "customer_id") and not coded and strange & PRODUCT_TRAITS:
         return 0.0
     needs, allows, weaker = _ROLES[role]
     if not ideas & needs or ideas - allows - weaker:

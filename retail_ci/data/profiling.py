@@ -472,6 +472,9 @@ def stamp_kind(values: pd.Series) -> str:
     str
         "epoch_s", "epoch_ms", "excel" or "".
     """
+    first = values.iloc[0].lower() if len(values) else ""
+    if sum(map(str.isdigit, first)) < 5 and "e" not in first:
+        return ""  # all must be stamps, and each of them has five digits or a power of ten
     numbers = plain_numbers(values)
     return next(
         (

@@ -246,8 +246,14 @@ def _campaigns(found: Assignment) -> str:
     )
 
 
+_DAY_HEAD = r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]00:00(?::00)?)?"
+
+
 def _wide(found: Assignment) -> str:
-    """Recognise a wide table: a row for each day, and a column for each product."""
+    """Recognise a wide table: a row for each day and a column for each product, or the reverse."""
+    heads = [n for n in found.columns if re.fullmatch(_DAY_HEAD, n)]
+    if len(heads) >= 5 and "date" not in found.chosen:
+        return f"This is a wide table: a column for each day ({', '.join(map(repr, heads[:3]))} …)"
     day = found.get("date") or next((c for c in found.columns.values() if c.dates > 0.8), None)
     if not day or not day.unique or "customer_id" in found.chosen or "product_id" in found.chosen:
         return ""
@@ -399,6 +405,12 @@ def _title_lines(head: str) -> int:
     return found[max(found)] if found and max(found) > 1 else 0
 
 
+def _of_its_kind(head: Column, below: Column) -> bool:
+    """Whether the place of a name holds a number above numbers, or a day above days."""
+    numbers = head.numeric == 1 and below.numeric > 0.9
+    return numbers or head.dates == 1 and below.dates > 0.9
+
+
 def headless(names: list[str], table: pd.DataFrame) -> bool:
     """Whether the first line is a record and no header.
 
@@ -418,11 +430,7 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
     plain = [n for n, c in below.items() if c.numeric > 0.9 or c.dates > 0.9]
     heads = look(pd.DataFrame([names], columns=list(table.columns)))
     years = [n for n in names if re.fullmatch(r"(19|20)\d\d", n)]
-    return (
-        bool(plain)
-        and len(years) < 2
-        and all(heads[n].numeric == 1 or heads[n].dates == 1 for n in plain)
-    )
+    return bool(plain) and len(years) < 2 and all(_of_its_kind(heads[n], below[n]) for n in plain)
 
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
