@@ -1213,7 +1213,8 @@ def _check_books(result: Prepared, max_rejected: float, max_collapsed: float = 1
     if not facts["kept"]:
         raise DataError(
             f"None of {counted(facts['rows_in'], 'line')} is a sale: "
-            f"{counted(facts['rejected'], 'is', 'are')} rejected and {count(aside)} set aside by their status; expected at least one. "
+            f"{counted(facts['rejected'], 'is', 'are')} rejected and {count(aside)} set aside by "
+            "their status; expected at least one. "
             "`retail-ci check` shows the reasons."
         )
 

@@ -12,7 +12,8 @@ from functools import cache
 
 # %% ../../nbs/00m_column_words.ipynb #cbe31f7b
 _TABLE = """
-order: 訂單 訂單號 發票 單號 order ordered orders invoice invoices basket receipt transaction transactions trans trx
+order: 訂單 訂單號 發票 單號 order ordered orders invoice invoices basket receipt transaction transactions
+  trans trx
   txn ticket voucher pedido factura boleta recibo compra compras transaccion commande facture
   panier bon beleg rechnung purchase purchased purchases bestellung bestell bestellt auftrag
   kassenbon
@@ -28,7 +29,8 @@ sale: 銷售 sale sales sold selling venta ventas vendido vente ventes vendu ver
   售出 已售
   vendita vendite venda vendas verkoop sprzedaz sprzedazy satis продажа продажи продаж 销售 売上 販売
   بيع مبيعات المبيعات penjualan jual terjual
-customer: 客戶 會員 買家 用戶 username nickname debitor debitors comprador compradora customer customers cust client clients member
+customer: 客戶 會員 買家 用戶 username nickname debitor debitors comprador compradora customer customers
+  cust client clients member
   household shopper buyer user account
   patron cliente clientes comprador socio acheteur adherent kunde kunden kaeufer kaufer mitglied
   kundin acquirente klant klanten lid klient klienta klienci nabywca musteri uye клиент клиента
@@ -45,41 +47,51 @@ product: 產品 material materialnr product products prod item items article art
   medicamentos medikament medikamente farmaco farmaci medicijn ilac лекарство 药品 医薬品 دواء
 sku: 條碼 sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod ndc pzn
   штрихкод 条码 バーコード
-id: 編號 號 號碼 編碼 代碼 id ids no nr num number numbers key code codes identifier uuid ref reference numero nro cod
+id: 編號 號 號碼 編碼 代碼 id ids no nr num number numbers key code codes identifier uuid ref reference
+  numero nro cod
   codigo clave ident identifiant cle nummer kennung schluessel codice chiave chave identyfikator
   symbol symbole simbolo символ
   kode nomor kod kodu numer numeru номер код идентификатор 编号 号 号码 编码 代码 番号 コード رقم معرف كود
-date: 日期時間 date dates datetime day dt timestamp ts when fecha dia jour datum tag zeitpunkt data giorno
+date: 日期時間 date dates datetime day dt timestamp ts when fecha dia jour datum tag zeitpunkt data
+  giorno
   tanggal tgl dzien tarih tarihi gun дата день 日期 日付 日時 年月日 تاريخ التاريخ يوم
-time: 時刻 jam waktu time hour clock hora heure zeit uhrzeit stunde ora tijd uur godzina czas saat saati
+time: 時刻 jam waktu time hour clock hora heure zeit uhrzeit stunde ora tijd uur godzina czas saat
+  saati
   время
   час 时间 時刻 時間 وقت الوقت
-quantity: 數量 件數 销量 銷量 itemsordered itemssold productssold productsordered jumlah kuantitas cant quantity
+quantity: 數量 件數 销量 銷量 itemsordered itemssold productssold productsordered jumlah kuantitas cant
+  quantity
   numberof quantities qty quant qnty units pieces pcs cantidad unidades piezas
   quantite qte unites menge stueckzahl anzahl quantita qta pezzi quantidade qtd qtde unidade
   aantal hoeveelheid stuks ilosc sztuk szt miktar adet количество колво шт штук 数量 件数 個数 点数 كمية
   الكمية عدد العدد
 count: count counts cnt frequency
-price: 價格 單價 售價 retail harga price prices pricing msrp rrp mrp uvp precio precios prix tarif preis preise
+price: 價格 單價 售價 retail harga price prices pricing msrp rrp mrp uvp precio precios prix tarif preis
+  preise
   einzelpreis
   prezzo prezzi preco precos prijs prijzen cena ceny fiyat fiyati birimfiyat цена цены 价格 单价 售价
   価格 単価 值 سعر السعر
-unit: 單位 satuan unit per each piece single unitario unitaria unitaire einzel stueck stuck stuk eenheid
+unit: 單位 satuan unit per each piece single unitario unitaria unitaire einzel stueck stuck stuk
+  eenheid
   jednostkowa jednostki birim единицы единица 单位
-amount: 總額 銷售額 營業額 money geld dinero argent soldi dinheiro pieniadze деньги pendapatan utarg utargu incasso incassi fatturato corrispettivo nilai cantot amount amounts endbetrag
+amount: 總額 銷售額 營業額 money geld dinero argent soldi dinheiro pieniadze деньги pendapatan utarg
+  utargu incasso incassi fatturato corrispettivo nilai cantot amount amounts endbetrag
   rechnungsbetrag value spend spent spending revenue turnover
   subtotal importe monto ingreso ingresos valor montant valeur revenu betrag umsatz wert erloes
   importo ricavo valore receita bedrag omzet waarde kwota wartosc przychod obrot tutar ciro
   hasilat сумма выручка стоимость 金额 总额 销售额 营业额 金額 売上高 売上金額 مبلغ المبلغ قيمة ايراد الايرادات
-total: 總 總計 總價 cantot total totals sum grand paid totale totales gesamt summe suma toplam razem totaal
+total: 總 總計 總價 cantot total totals sum grand paid totale totales gesamt summe suma toplam razem
+  totaal
   toplami
   итого итог всего 总 总计 合计 合計 总价 إجمالي الاجمالي اجمالي مجموع المجموع
 net: net gross brutto netto neto lordo bruto
-category: 類別 品類 類目 warengrp category categories cat department dept group kategorie categoria categorias
+category: 類別 品類 類目 warengrp category categories cat department dept group kategorie categoria
+  categorias
   categorie
   familia famille rayon warengruppe kategoria kategorii kategori kategorisi reparto abteilung
   afdeling категория категории 类别 分类 品类 类目 カテゴリ カテゴリー 分類 部門 فئة الفئة تصنيف
-name: 名稱 nama nazwatow name names title label nombre nom titel nome denominazione naam nazwa nazwy adi
+name: 名稱 nama nazwatow name names title label nombre nom titel nome denominazione naam nazwa nazwy
+  adi
   isim имя
   название наименование 名称 名 名字 姓名 氏名 商品名 名前 اسم الاسم
 description: 說明 materialkurztext kurztext keterangan deskripsi descr description descriptions desc
@@ -88,20 +100,24 @@ description: 說明 materialkurztext kurztext keterangan deskripsi descr descrip
   descrizione descricao bezeichnung omschrijving opis aciklama описание 描述 说明 説明 وصف الوصف
 line: line lines detail details position pos row linea ligne zeile riga linha regel rij pozycja
   satir строка позиция 行 行号 明細 سطر
-status: 狀態 state status estatus estado statut etat zustand stato stan durum статус состояние 状态 ステータス
+status: 狀態 state status estatus estado statut etat zustand stato stan durum статус состояние 状态
+  ステータス
   状態
   حالة الحالة
 discount: 優惠 diskon potongan discount discounts disc rebate reduction markdown descuento dto remise
   rabais rabatt
   nachlass sconto desconto korting rabat znizka indirim iskonto скидка 折扣 优惠 割引 値引 خصم الخصم
   تخفيض promo coupon
-tax: 稅 稅額 pajak ppn tax taxes vat gst iva igv impuesto impuestos tva taxe mwst ust steuer mehrwertsteuer
+tax: 稅 稅額 pajak ppn tax taxes vat gst iva igv impuesto impuestos tva taxe mwst ust steuer
+  mehrwertsteuer
   imposta
   imposto btw podatek kdv vergi ндс налог 税 税额 税金 消費税 ضريبة الضريبة
-currency: 貨幣 幣種 matauang currency curr moneda devise monnaie waehrung wahrung valuta moeda munt waluta
+currency: 貨幣 幣種 matauang currency curr moneda devise monnaie waehrung wahrung valuta moeda munt
+  waluta
   doviz
   parabirimi валюта 货币 币种 通貨 عملة العملة
-store: 門店 店鋪 分店 toko cabang gerai store stores shop branch outlet location mall tienda sucursal local magasin
+store: 門店 店鋪 分店 toko cabang gerai store stores shop branch outlet location mall tienda sucursal
+  local magasin
   boutique
   succursale filiale laden markt geschaeft geschaft negozio punto loja filial winkel vestiging
   sklep sklepu magaza sube магазин магазина филиал 门店 店铺 店 店舗 متجر المتجر فرع الفرع terminal till
@@ -114,7 +130,8 @@ profit: 利潤 laba keuntungan profit margin gain beneficio margen marge gewinn 
   winst zysk marza kar прибыль маржа 利润 利益 ربح الربح
 list: list listen msrp rrp mrp compare recommended standard regular original lista catalogo uvp
   catalogue
-ship: 發貨 運費 pengiriman ongkir ship shipping shipped delivery delivered dispatch freight postage envio
+ship: 發貨 運費 pengiriman ongkir ship shipping shipped delivery delivered dispatch freight postage
+  envio
   entrega expedition
   livraison lieferung liefer versand versandt spedizione consegna verzending levering dostawa
   dostawy wysylka teslimat kargo доставка доставки 发货 配送 运费 出荷 送料 شحن توصيل
@@ -151,7 +168,8 @@ person: 年齡 郵箱 電話 email mail phone telephone gender sex age birthdate
   lname fname mname familyname givenname familienname prenom prenoms cognome cognomi sobrenome
   sobrenomes apellidos achternaam voornaam familienaam nazwisko imie soyad soyadi фамилия отчество
   姓 姓氏 苗字 اللقب plaats woonplaats gemeente comune municipio localidad localidade poblacion город
-  города 城市 都市 市区町村 المدينة مدينة kota telefon telefono telefone telefoon tel celular cellulare movil
+    города 城市 都市 市区町村 المدينة مدينة kota telefon telefono telefone telefoon tel celular cellulare
+  movil
   手机 携帯 الهاتف هاتف telepon telp prefix prefijo prefisso prefixo indicatif vorwahl
 company: company companies firma firmen firmenname empresa empresas entreprise entreprises societe
   azienda aziende ditta bedrijf bedrijven bedrijfsnaam sirket spolka compania sociedad компания
@@ -160,7 +178,8 @@ company: company companies firma firmen firmenname empresa empresas entreprise e
 campaign: campaign campaigns impressions clicks click ctr leads conversions opened unsubscribed
   contacted poutcome response responded kampagne campana campagne campanha kampania kampanya
   кампания 活动 キャンペーン حملة
-supplier: 供應商 supplier suppliers vendor vendors proveedor proveedores fournisseur fournisseurs lieferant
+supplier: 供應商 supplier suppliers vendor vendors proveedor proveedores fournisseur fournisseurs
+  lieferant
   lieferanten fornitore fornitori fornecedor fornecedores leverancier leveranciers dostawca dostawcy
   tedarikci поставщик поставщика 供应商 仕入先 مورد المورد
 expense: expense expenses gasto gastos depense depenses ausgabe ausgaben spesa spese despesa
@@ -451,6 +470,19 @@ def counts_pieces(name: str) -> bool:
     return ideas == {"total", "product"} and "total" in _lexicon()[words[0]]
 
 
+def _own_score(role: str, name: str, strange: set[str]) -> float | None:
+    """The score of headers that mean more than their single words; None for all others."""
+    ideas = header_ideas(name)
+    if role == "transaction_id" and ideas == {"sale", "id"} and strange <= _SMALL:
+        return 0.8  # a till may number its sales
+    if role in ("quantity", "revenue") and counts_pieces(name):
+        return 0.7 if role == "quantity" else 0.5
+    coded = ideas & {"id", "sku"}
+    if role in ("product_id", "customer_id") and not coded and strange & PRODUCT_TRAITS:
+        return 0.0
+    return None
+
+
 def word_score(role: str, name: str) -> float:
     """How well a header names one of our columns.
 
@@ -475,14 +507,10 @@ def word_score(role: str, name: str) -> float:
     if _folded(name).replace("_", "") == role.replace("_", ""):
         return 1.0
     strange = set(header_words(name)[1])
-    if role == "transaction_id" and ideas == {"sale", "id"} and strange <= _SMALL:
-        return 0.8  # a till may number its sales
+    known = _own_score(role, name, strange)
+    if known is not None:
+        return known
     ideas = _meant(role, name)
-    if role in ("quantity", "revenue") and counts_pieces(name):
-        return 0.7 if role == "quantity" else 0.5
-    coded = ideas & {"id", "sku"}
-    if role in ("product_id", "customer_id") and not coded and strange & PRODUCT_TRAITS:
-        return 0.0
     needs, allows, weaker = _ROLES[role]
     if not ideas & needs or ideas - allows - weaker:
         return 0.0

@@ -283,8 +283,8 @@ def _without(evidence: Evidence, lines: int, revenue: float) -> str:
     rest = evidence.revenue - revenue
     part = share(revenue / evidence.revenue, 1) if evidence.revenue else share(0, 1)
     return (
-        f"Without them {counted(evidence.lines - lines, 'line')} and a net revenue of {decimal(rest)} "
-        f"remain, {part} less."
+        f"Without them {counted(evidence.lines - lines, 'line')} and a net revenue of "
+        f"{decimal(rest)} remain, {part} less."
     )
 
 

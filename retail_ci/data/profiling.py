@@ -281,8 +281,8 @@ def _guess_decimal(ends: dict[str, int], three: dict[str, int]) -> Guess:
     for mark in ",.":
         if three[mark]:
             why = (
-                f"{counted(three[mark], 'value looks', 'values look')} like 1{mark}234, which is a thousand or little "
-                "more than one"
+                f"{counted(three[mark], 'value looks', 'values look')} like 1{mark}234, "
+                "which is a thousand or little more than one"
             )
             return Guess("decimal", None, "ambiguous", why)
     return Guess("decimal", ".", "likely", "all amounts are whole numbers")
@@ -687,8 +687,8 @@ def report(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) ->
     if facts["kept"]:
         out.append(
             f"Kept: {counted(facts['customers'], 'customer')}, "
-            f"{counted(facts['baskets'], 'basket')}, net revenue {facts['revenue']:,.2f}, {facts['first_date']:%Y-%m-%d} to "
-            f"{facts['last_date']:%Y-%m-%d}."
+            f"{counted(facts['baskets'], 'basket')}, net revenue {facts['revenue']:,.2f}, "
+            f"{facts['first_date']:%Y-%m-%d} to {facts['last_date']:%Y-%m-%d}."
         )
     aside = {r.name for r in REJECTS if r.severity == "aside"}
     for r in sorted(examples(result).itertuples(), key=lambda r: -r.lines):

@@ -548,12 +548,16 @@ def _examine(source: str, query: str = "") -> Examination:
             notes = [
                 f"{name}: {', '.join(table[name].dropna().astype(str).head(3))} …" for name in table
             ]
-    blank = int((table.isna() | table.apply(lambda c: c.str.strip() == "")).all(axis=1).sum())
-    if blank:
-        lines = counted(len(table), "line")
-        are = "is" if blank == 1 else "are"
-        notes.append(f"{count(blank)} of the first {lines} {are} blank.")
+    notes += _blank_note(table)
     return _propose(Examination(source, guesses, notes=notes), table, typed)
+
+
+def _blank_note(table: pd.DataFrame) -> list[str]:
+    """How many of the first lines are blank, if there are any."""
+    blank = int((table.isna() | table.apply(lambda c: c.str.strip() == "")).all(axis=1).sum())
+    are = "is" if blank == 1 else "are"
+    told = f"{count(blank)} of the first {counted(len(table), 'line')} {are} blank."
+    return [told] if blank else []
 
 
 def _title_above(source: str, table: pd.DataFrame) -> int:
@@ -1177,7 +1181,8 @@ class Books:
         if self.problem:
             return self.problem.removesuffix(".")
         if not self.kept:
-            return f"{counted(self.lines, 'line')}, {'not' if self.lines == 1 else 'none of them'} kept"
+            none = "not" if self.lines == 1 else "none of them"
+            return f"{counted(self.lines, 'line')}, {none} kept"
         lines = "line does" if self.faults == 1 else "lines do"
         others = f"; {counted(self.aside, 'no sale by its', 'no sales by their')} status" * bool(
             self.aside
@@ -1185,8 +1190,8 @@ class Books:
         others += f"; {count(self.faults)} {lines} not count: {self.why}" * bool(self.faults)
         return (
             f"{count(self.kept)} of {counted(self.lines, 'line')}, "
-            f"{counted(self.baskets, 'basket')}, {counted(self.customers, 'customer')}, net revenue {self.revenue:,.2f}, "
-            f"{self.first:%Y-%m-%d} to {self.last:%Y-%m-%d}"
+            f"{counted(self.baskets, 'basket')}, {counted(self.customers, 'customer')}, "
+            f"net revenue {self.revenue:,.2f}, {self.first:%Y-%m-%d} to {self.last:%Y-%m-%d}"
             f"{others}"
         )
 
@@ -1340,9 +1345,10 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         return told or "Which columns hold the day and the amount of a line?"
     if book.faults > 0.05 * book.lines:
         keep = " If they are, set data.duplicates to keep." * (book.lost[0][0] == _COPIES)
+        asked_of = "is this no sale" if book.faults == 1 else "are these no sales"
         return (
             f"{count(book.faults)} of {counted(book.lines, 'line')} would not count "
-            f"({book.why}): {'is this no sale' if book.faults == 1 else 'are these no sales'}?{keep}"
+            f"({book.why}): {asked_of}?{keep}"
         )
     return (
         f"Do the shop's own books say {counted(book.customers, 'customer')}, "
