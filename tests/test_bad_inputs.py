@@ -505,7 +505,7 @@ CASES = [
     Case(
         "everything is wrong",
         HEAD + "B,c,p,x,y,z\n",
-        "1 of 1 lines are rejected",
+        "1 of 1 line is rejected",
         config={"max_rejected": 0.5},
     ),
     # a config that cannot be

@@ -15,6 +15,7 @@ import retail_ci
 from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
+from retail_ci.data.profiling import check_source
 from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
 from retail_ci.data.related import examine_all
 from retail_ci.data.synthetic import generate
@@ -68,7 +69,7 @@ def test_a_file_without_a_header_asks_for_the_names():
 def test_several_date_formats_read_all_lines_and_blank_lines_are_called_blank():
     found = case("mixed_dates.csv")
     assert found.settings().date_format == ["%m/%d/%y %H:%M", "%m/%d/%Y %H:%M"]
-    assert "1 of the first 31 lines are blank" in end("mixed_dates.csv")
+    assert "1 of the first 31 lines is blank" in end("mixed_dates.csv")
     assert shown(end("mixed_dates.csv"))[:3] == (30, 30, 7)
 
 
@@ -1283,3 +1284,274 @@ def test_bytes_that_are_no_text_are_not_called_cp1252(tmp_path):
     with pytest.raises(DataError, match="No usual encoding reads it. Export it again as text") as e:
         examine(str(file))
     assert "cp1252" not in str(e.value)
+
+
+NOT_WHO_BOUGHT = [  # what several people share, in several languages
+    "Customer Lname",
+    "Customer Fname",
+    "Customer City",
+    "Customer Birthday",
+    "Customer Phone Prefix",
+    "Customer Company",
+    "Customer Name",
+    "Apellidos cliente",
+    "Nachname Kunde",
+    "Cognome cliente",
+    "Sobrenome do cliente",
+    "Achternaam klant",
+    "Nazwisko klienta",
+    "Müşteri soyadı",
+    "Фамилия клиента",
+    "客户姓名",
+    "顧客氏名",
+    "Nama pelanggan",
+]
+
+
+@pytest.mark.parametrize("header", NOT_WHO_BOUGHT)
+def test_what_several_people_share_is_never_surely_the_customer(tmp_path, header):
+    table = orders().assign(amount=5 + orders().index % 9)
+    names = ["Kim", "Berg", "Costa", "Dia", "Evans", "Falk", "Gomez", "Holm", "Ito"]
+    table[header] = [names[int(c[1:])] for c in table.pop("customer_id")]
+    found = written(tmp_path, table)
+    told = [g for g in found.guesses if g.key == "columns.customer_id"]
+    assert [g.sure for g in told] == ["unsure"]
+    assert told[0].value is None or "names, which two customers may share" in told[0].why
+
+
+def test_names_of_people_under_the_header_of_a_customer_are_doubted_and_codes_are_not(tmp_path):
+    table = orders().assign(amount=5 + orders().index % 9)
+    numbers = table.pop("customer_id").str[1:].astype(int)
+    for values, doubted in (
+        (
+            numbers.map("Ann {}.".format).str.translate(str.maketrans("012345678", "abcdefghi")),
+            True,
+        ),
+        (numbers.map("K{}".format), False),
+        (numbers.map(lambda n: "WXYZABCDE"[n] * 5), False),
+        (numbers.map("c{}@example.org".format), False),
+    ):
+        found = written(tmp_path, table.assign(Customer=values))
+        assert columns(found)["customer_id"] == "Customer"
+        assert (sure(found)["customer_id"] == "unsure") == doubted
+
+
+@pytest.mark.parametrize("stray", [0x81, 0x8D, 0x8F, 0x90, 0x9D])
+def test_one_impossible_byte_does_not_change_the_encoding(tmp_path, stray):
+    table = orders().assign(amount=5 + orders().index % 9)
+    table["city"] = [["Orléans", "Müllheim", "León", "Malmö"][n % 4] for n in table.index]
+    text = table.to_csv(index=False).encode("cp1252")
+    broken = text.replace("León".encode("cp1252"), b"Le" + bytes([stray]) + b"n", 1)
+    file = tmp_path / "export.csv"
+    file.write_bytes(broken)
+    (told,) = [g for g in examine(str(file)).guesses if g.key == "encoding"]
+    assert told.value == "cp1252" and "are set aside" in told.why
+    log = retail_ci.clean(
+        str(file), encoding="cp1252", columns={"date": "order_date", "revenue": "amount"}
+    )
+    assert log.books.loc[log.books["fate"] == "rejected", ["reason", "lines"]].values.tolist() == [
+        ["damaged_line", 1]
+    ]
+    kept = table.drop(index=2)["amount"].sum()
+    assert log.facts["revenue"] == pytest.approx(kept)
+    file.write_bytes(text.decode("cp1252").encode("mac_roman"))
+    (told,) = [g for g in examine(str(file)).guesses if g.key == "encoding"]
+    assert told.value == "mac_roman"
+
+
+@pytest.mark.parametrize(
+    "dates, helps, does_not",
+    [
+        (["", " "], "Ask for an export that has the day", "data.date_format"),
+        (["0000-00-00", "unknown"], "Ask for an export that has the day", "data.date_format"),
+        (["31.12.25 noon", "2025-13-45"], "Set data.date_format", "Ask for an export"),
+        (["", "2025-13-45"], "1 of them has no value: ask for an export", "them have"),
+    ],
+)
+def test_the_advice_on_a_date_is_what_helps(tmp_path, dates, helps, does_not):
+    table = orders().assign(amount=5 + orders().index % 9)
+    table.loc[[3, 4], "order_date"] = dates
+    table.to_csv(tmp_path / "export.csv", index=False)
+    told = books_of(tmp_path / "export.csv", date="order_date", revenue="amount")
+    assert "rejected          2  No date" in told
+    assert helps in told and does_not not in told
+
+
+def books_of(file: Path, **mapped: str) -> str:
+    """What `check --config` says of a file."""
+    config = file.parent / "shop.yaml"
+    config.write_text(yaml.safe_dump({"data": {"transactions": str(file), "columns": mapped}}))
+    return check_source(load_config(str(config)))[0]
+
+
+def test_one_of_a_thing_is_said_in_the_singular(tmp_path):
+    file = tmp_path / "export.csv"
+    table = orders().iloc[:1].assign(amount=5.5)
+    several = re.compile(
+        r"(?<![\d,.])1 (?:lines|rows|customers|baskets|values|columns|days|tables)\b"
+    )
+    said = "\n".join(closing(written(tmp_path, table)))
+    assert "1 of 1 line, 1 basket, 1 customer, net revenue 5.50" in said
+    assert not several.search(said)
+    told = books_of(file, date="order_date", revenue="amount")
+    assert "1 line came in: 1 kept" in told and "Kept: 1 customer, 1 basket, net" in told
+    assert not several.search(told)
+    table.assign(order_date="never").to_csv(file, index=False)
+    with pytest.raises(DataError, match=r"1 of 1 line is rejected.*bad_date \(1 line; row 1"):
+        retail_ci.clean(str(file), columns={"date": "order_date", "revenue": "amount"})
+
+
+def test_what_was_sold_is_a_quantity_beside_an_amount(tmp_path):
+    table = orders()[["order_date", "product_id"]].assign(Terjual=1 + orders().index % 6)
+    price = 1500 * (1 + table["product_id"].str[1:].astype(int))
+    table["Total_Pendapatan"] = table["Terjual"] * price
+    found = written(tmp_path, table)
+    assert columns(found)["quantity"] == "Terjual"
+    assert columns(found)["revenue"] == "Total_Pendapatan"
+    gave = shown("\n".join(closing(found)))
+    assert gave == (60, 60, 0, float(table["Total_Pendapatan"].sum()))
+    money = table.drop(columns="Total_Pendapatan").assign(Terjual=table["Terjual"] + 0.35)
+    assert columns(written(tmp_path, money))["revenue"] == "Terjual"
+
+
+def test_the_items_of_an_order_are_counted_and_not_added_up(tmp_path):
+    table = orders().assign(total_items=1 + orders().index % 3, total_paid=19.9)
+    table["total_paid"] += table.index % 11
+    found = written(tmp_path, table)
+    assert columns(found)["quantity"] == "total_items"
+    assert columns(found)["revenue"] == "total_paid"
+
+
+def test_a_brand_is_no_product(tmp_path):
+    table = orders().assign(amount=5 + orders().index % 9, brand_product="Brand A")
+    table["produit_nom"] = "Savon " + table["product_id"].str[1:]
+    table["produit_marque"] = [f"Marque {int(p[1:]) % 2}" for p in table.pop("product_id")]
+    found = written(tmp_path, table)
+    assert columns(found)["product_id"] == "produit_nom"
+
+
+@pytest.mark.parametrize(
+    "table, says",
+    [
+        (
+            {"ID_Produk": "P{}", "nama_produk": "Sabun {}", "harga": "{}.50", "tanggal_rilis": "D"},
+            "This is a table of products: one row for each value of 'ID_Produk'",
+        ),
+        (
+            {"id_client": "C{}", "nom": "Ann {}", "ville": "Lyon", "date_inscription": "D"},
+            "This is a table of people.*no day of a sale .'date_inscription' is another",
+        ),
+        (
+            {"CustomerKey": "{}", "FirstName": "Ann", "BirthDate": "D", "TotalChildren": "2"},
+            "This is a table of people.*no day of a sale .'BirthDate' is another",
+        ),
+        ({"Date": "D"}, "This is a table of days: beside 'Date' it has nothing"),
+    ],
+)
+def test_a_day_that_is_no_sale_makes_no_log(tmp_path, table, says):
+    days = pd.Series(pd.date_range("2024-01-01", periods=80)).dt.strftime("%Y-%m-%d")
+    rows = pd.DataFrame(
+        {
+            name: days if form == "D" else [form.format(n) for n in range(80)]
+            for name, form in table.items()
+        }
+    )
+    assert re.search(says, written(tmp_path, rows).verdict)
+
+
+def test_the_table_that_says_most_of_the_products_is_taken_and_no_other_log(tmp_path):
+    table = orders().assign(amount=5 + orders().index % 9)
+    ids = sorted(table["product_id"].unique())
+    pd.DataFrame({"photo": range(7), "product_id": ids}).to_csv(tmp_path / "a.csv", index=False)
+    goods = pd.DataFrame({"product_id": ids, "product_name": [f"Soap {p}" for p in ids]})
+    goods.to_csv(tmp_path / "goods.csv", index=False)
+    table.assign(invoice_date=table["order_date"]).drop_duplicates("customer_id").to_csv(
+        tmp_path / "firsts.csv", index=False
+    )
+    table.to_csv(tmp_path / "sales.csv", index=False)
+    found = examine_all(str(tmp_path / "sales.csv"))
+    assert found.settings().products == str(tmp_path / "goods.csv")
+    assert not found.settings().customers
+
+
+def test_a_question_stays_a_question(tmp_path):
+    table = orders().assign(amount=5 + orders().index % 9)
+    table["customer_id"] = ["C1" if n % 2 else f"C{n % 20}" for n in table["order_id"]]
+    asked = closing(written(tmp_path, table))[-1]
+    assert asked.endswith("has 50% of the lines: a person?")
+
+
+def test_traditional_chinese_headers_are_read(tmp_path):
+    table = orders().assign(數量=1 + orders().index % 3)
+    table["單價"] = 2.5 + table["product_id"].str[1:].astype(int)
+    names = {"order_id": "交易編號", "customer_id": "顧客ID", "order_date": "日期"}
+    table = table.rename(columns=names | {"product_id": "商品名稱"})
+    found = written(tmp_path, table)
+    assert {
+        r: columns(found)[r] for r in ("transaction_id", "quantity", "price", "product_id")
+    } == {
+        "transaction_id": "交易編號",
+        "quantity": "數量",
+        "price": "單價",
+        "product_id": "商品名稱",
+    }
+    worth = (table["數量"] * table["單價"]).sum()
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth, abs=0.005)
+
+
+def test_a_column_for_each_day_is_a_wide_table(tmp_path):
+    days = pd.date_range("2025-01-02", periods=9).strftime("%d.%m.%Y")
+    table = pd.DataFrame({"Номенклатура": [f"Вода {n}" for n in range(40)]})
+    for n, day in enumerate(days):
+        table[day] = (table.index * 7 + n) % 11
+    assert "wide table: a column for each day ('02.01.2025'" in written(tmp_path, table).verdict
+
+
+def test_what_is_not_done_yet_is_called_pending(tmp_path):
+    table = orders().assign(amount=5.0 + orders().index % 7)
+    table["status"] = ["no completed" if n % 2 else "completed" for n in table["order_id"]]
+    (told,) = [g.why for g in written(tmp_path, table).guesses if g.key == "status"]
+    assert 'add pending: ["no completed"] if those are not' in told
+
+
+def test_a_payment_is_an_amount_and_the_brand_of_a_card_is_nobody(tmp_path):
+    table = orders().assign(**{"Payment Amount": 5.5 + orders().index % 7})
+    table = table.drop(columns=["product_id", "customer_id"]).drop_duplicates("order_id")
+    table["Card Brand"] = [["Visa", "Master", "Amex"][n % 3] for n in table["order_id"]]
+    found = written(tmp_path, table)
+    assert columns(found)["revenue"] == "Payment Amount" and "customer_id" not in columns(found)
+    assert shown("\n".join(closing(found)))[3] == table["Payment Amount"].sum()
+
+
+def test_counts_under_words_are_no_products_and_a_name_may_be_one(tmp_path):
+    table = orders().assign(amount=5.0 + orders().index % 7)
+    goods = table.pop("product_id").str[1:].astype(int)
+    found = written(tmp_path, table.assign(MeatProducts=goods * 3, FishProducts=goods * 5))
+    assert "product_id" not in columns(found)
+    single = table.drop_duplicates("order_id")
+    found = written(tmp_path, single.assign(tea_name=goods.map("Tea {}".format)))
+    (told,) = [g.why for g in found.guesses if g.key == "columns.product_id"]
+    assert "Could it be 'tea_name'?" in told
+
+
+def test_the_logs_of_three_years_together_with_prices_beside_them(tmp_path):
+    parts = []
+    for year in (2023, 2024, 2025):
+        part = orders(600).assign(units=1 + orders(600).index % 3)
+        days = pd.to_datetime(part["order_date"]) + pd.DateOffset(years=year - 2025)
+        part["order_date"] = days.dt.strftime("%-m/%-d/%Y")
+        part["order_id"] += 100_000 * year
+        parts.append(part.rename(columns={"order_id": "OrderNumber"}))
+        parts[-1].to_csv(tmp_path / f"Shop_Sales_{year}.csv", index=False)
+    text = (tmp_path / "Shop_Sales_2025.csv").read_text()
+    (tmp_path / "Shop_Sales_2025.csv").write_text(text + "=======\n" + text)  # merged by hand
+    goods = pd.DataFrame({"product_id": sorted(parts[0]["product_id"].unique())})
+    goods["ProductPrice"] = 3.25 + goods.index
+    goods.to_csv(tmp_path / "Shop_Products.csv", index=False)
+    found = examine_all(str(tmp_path / "Shop_Sales_*.csv"))
+    log = pd.concat(parts).merge(goods, on="product_id")
+    worth = (log["units"] * log["ProductPrice"]).sum()
+    told = "\n".join(closing(found))
+    assert shown(told) == (1800, 900, 9, pytest.approx(worth, abs=0.005))
+    assert "Exact copies of a line (600)" in told and "The header once more" in told
+    assert "A run would refuse these data" in told

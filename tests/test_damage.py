@@ -1016,7 +1016,9 @@ def in_postgres(server) -> Callable[[Shop, Path], Path]:
 
 def on_spark(shop: Shop, folder: Path) -> Path:
     """Write the files and a config that reads them with Spark."""
-    data = {"engine": "spark", "memory": "2GB", "spill": str(folder), "threads": 2}
+    # Spark keeps its session, and with it the folder where it spills: one that outlives this test
+    spill = str(folder.parent)
+    data = {"engine": "spark", "memory": "2GB", "spill": spill, "threads": 2}
     data["spark"] = {"sql.shuffle.partitions": "2", "sql.adaptive.enabled": "false"}
     return write(dataclasses.replace(shop, data=shop.data | data), folder)
 

@@ -424,10 +424,10 @@ def test_rows_that_contradict_each_other_or_say_nothing(con, tmp_path):
     assert sums(found["contradictory_customer"]) == (len(c01), paid(c01))
     assert sums(found["contradictory_product"]) == (len(p2), paid(p2))
     assert found["blank_row"]["examples"] == [
-        "products: 1 rows without an id",
-        "products: 1 rows with nothing but an id",
-        "customers: 1 rows without an id",
-        "customers: 1 rows with nothing but an id",
+        "products: 1 row without an id",
+        "products: 1 row with nothing but an id",
+        "customers: 1 row without an id",
+        "customers: 1 row with nothing but an id",
     ]
     named = to_pandas(result.products).set_index("product_id")["product_name"]
     assert (named["P1"], named["P2"]) == ("Soap", "Rope")

@@ -27,7 +27,7 @@ from retail_ci.core.errors import (
     translating,
     unknown,
 )
-from ..core.formats import count, money, month, read_id, share
+from ..core.formats import count, counted, money, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, count_bins, pyplot, use_style
 from ..core.suppression import Forgotten, read_forgotten
@@ -757,8 +757,8 @@ def _apply_contract(
     baskets = evidence.baskets
     shared = None if baskets is None else baskets.filter(baskets["shared"])
     marked = materialize(con, flagged(lines, settings, unbroken(evidence), shared), "flagged")
-    counted = [rows for _, rows in parts or [("", -1)]]
-    rows_in = sum(counted) if min(counted) >= 0 else int(transactions.count().execute())
+    rows = [rows for _, rows in parts or [("", -1)]]
+    rows_in = sum(rows) if min(rows) >= 0 else int(transactions.count().execute())
     number = evidence.seen["baskets"].get("all")
     facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
     facts |= _parts_found(lines, transactions, settings)
@@ -1192,25 +1192,29 @@ def _check_books(result: Prepared, max_rejected: float, max_collapsed: float = 1
         seen = examples(result, 1).sort_values("lines", ascending=False, kind="stable")
         seen = seen[~seen["reason"].isin([r.name for r in REJECTS if r.severity == "aside"])]
         worst = "; then ".join(
-            f"{r.reason} ({count(r.lines)} lines; {r.example})" for r in seen.head(3).itertuples()
+            f"{r.reason} ({counted(r.lines, 'line')}; {r.example})"
+            for r in seen.head(3).itertuples()
         )
         raise DataError(
-            f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more "
+            f"{count(facts['rejected'])} of {counted(facts['rows_in'], 'line')} "
+            f"{'is' if facts['rejected'] == 1 else 'are'} rejected, more "
             f"than the {share(max_rejected)} that {setting('data.max_rejected')} allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
         )
     if facts["collapsed"] > max_collapsed * facts["rows_in"]:
         revenue = facts["revenue_by_fate"]["collapsed"]
         raise DataError(
-            f"{count(facts['collapsed'])} of {count(facts['rows_in'])} lines equal another in "
+            f"{count(facts['collapsed'])} of {counted(facts['rows_in'], 'line')} "
+            f"{'equals' if facts['collapsed'] == 1 else 'equal'} another in "
             f"every column (revenue {revenue:,.2f}), more than the {share(max_collapsed)} that "
             "data.max_collapsed allows to be left out as copies. Leave out the export that is "
             "there twice; or set data.duplicates to keep, if equal lines are sales."
         )
     if not facts["kept"]:
         raise DataError(
-            f"None of {count(facts['rows_in'])} lines is a sale: {count(facts['rejected'])} are "
-            f"rejected and {count(aside)} set aside by their status; expected at least one. "
+            f"None of {counted(facts['rows_in'], 'line')} is a sale: "
+            f"{counted(facts['rejected'], 'is', 'are')} rejected and {count(aside)} set aside by "
+            "their status; expected at least one. "
             "`retail-ci check` shows the reasons."
         )
 
@@ -1291,6 +1295,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
         .execute()
     )
     out = []
+    lacking = _lacking_values(lines, [*near["reason"].unique()])
     for rule in REJECTS:
         rows = near[near.reason == rule.name]
         quoted = [
@@ -1305,12 +1310,46 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
                 (
                     rule.name,
                     rule.reason,
-                    rule.advice,
+                    _advice_for(rule, lacking, result.facts["by_reason"][rule.name]),
                     result.facts["by_reason"][rule.name],
                     "; ".join(quoted),
                 )
             )
     return pd.DataFrame(out, columns=["reason", "what", "advice", "lines", "example"])
+
+
+_NOTHING = r"^[0 :T./-]*$"  # blank, or a day that is none, such as 0000-00-00
+_SAID_NOTHING = ["null", "none", "nan", "nat", "na", "n/a", "#n/a", "nil", "\\n", "unknown", "?"]
+
+
+def _lacking_values(lines: ibis.Table, reasons: Sequence[str]) -> dict[str, int]:
+    """How many lines that broke a rule have no value at all where it looks, by rule."""
+    found = {}
+    for rule in [r for r in REJECTS if r.absent and r.name in reasons]:
+        broke = lines.filter(lines.reason == rule.name)
+        for name in [f"source_{c}" for c in rule.shows if f"source_{c}" in lines.columns]:
+            text = broke[name].strip().lower()
+            broke = broke.filter(
+                text.isnull() | text.isin(_SAID_NOTHING) | text.re_search(_NOTHING)
+            )
+        found[rule.name] = int(broke.count().execute())
+    return found
+
+
+def _advice_for(rule: Rule, lacking: Mapping[str, int], lines: int) -> str:
+    """What helps: how to read a value, how to come by one that is not there, or both."""
+    absent = lacking.get(rule.name, 0)
+    if not absent:
+        return rule.advice
+    if absent >= lines:
+        return rule.absent
+    have = "has" if absent == 1 else "have"
+    return f"{rule.advice} {count(absent)} of them {have} no value: {_small(rule.absent)}"
+
+
+def _small(sentence: str) -> str:
+    """A sentence that continues another."""
+    return sentence[0].lower() + sentence[1:]
 
 
 def _quoted(line: pd.Series, rule: Rule) -> str:
@@ -1604,8 +1643,8 @@ def _fits(ours: str, kind: Any, settings: DataConfig) -> bool:
     if kind.is_string() or kind.is_null():
         return True
     if ours == "date":
-        counted = settings.date_format in STAMPS
-        number = kind.is_numeric() if counted else kind.is_integer() and settings.date_format
+        stamped = settings.date_format in STAMPS
+        number = kind.is_numeric() if stamped else kind.is_integer() and settings.date_format
         return kind.is_temporal() or bool(number)
     if ours in _HOLDS:
         return kind.is_numeric() and not kind.is_boolean()
@@ -1847,7 +1886,9 @@ def _sound_lines(log: _Lines, what: str) -> ibis.Table:
     broken_rules = seen[seen["reason"].notna()].groupby("reason")["lines"].sum()
     if len(broken_rules):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
-        of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
+        broke = int(broken_rules.sum())
+        lines = counted(seen["lines"].sum(), "line")
+        of_all = f"{count(broke)} of {lines} that {'breaks' if broke == 1 else 'break'} it"
         advice = "remove them first with retail_ci.clean(...).transactions"
         refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
     if suspects:

@@ -12,8 +12,15 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from ..core.formats import count, share
-from .column_words import aside_kind, header_ideas, header_words, word_score
+from ..core.formats import counted, share
+from retail_ci.data.column_words import (
+    PRODUCT_TRAITS,
+    aside_kind,
+    counts_pieces,
+    header_ideas,
+    header_words,
+    word_score,
+)
 from .profiling import date_formats, parse_dates, plain_numbers, stamp_kind
 
 # %% auto #0
@@ -158,9 +165,11 @@ def value_test(role: str, column: Column) -> tuple[bool, str]:
         return part > 0.8 and column.filled >= 0.5, told
     if role in ("quantity", "price", "revenue"):
         return _amount_test(role, column)
-    seen = f"{count(column.distinct)} different values"
+    seen = counted(column.distinct, "different value")
     if role.endswith("_id") and column.web:
         return False, "addresses of pages or pictures"
+    if role in ("product_id", "customer_id") and _counted_by_name(column):
+        return False, "numbers, and the header speaks of no id"
     if column.filled < 0.5:
         return role == "customer_id", f"{seen}, filled in {share(column.filled)} of the lines"
     least = {"transaction_id": 0.02, "customer_id": 0.0005}.get(role, 0) * column.rows
@@ -171,6 +180,12 @@ def value_test(role: str, column: Column) -> tuple[bool, str]:
     return fits, seen
 
 
+def _counted_by_name(column: Column) -> bool:
+    """Whether numbers stand below words that name no id, as in *meat products*: they count."""
+    named = header_ideas(column.name) & {"id", "sku"}
+    return column.numeric > 0.8 and not named and bool(header_words(column.name)[1])
+
+
 def _amount_test(role: str, column: Column) -> tuple[bool, str]:
     """Whether numbers can be quantities, prices or revenues."""
     seen = f"{share(column.numeric)} numbers, {share(column.whole)} whole"
@@ -178,6 +193,8 @@ def _amount_test(role: str, column: Column) -> tuple[bool, str]:
         return False, seen + f", filled in {share(column.filled)} of the lines"
     if role == "quantity" and column.fraction:
         return False, "shares between 0 and 1"
+    if role == "quantity" and counts_pieces(column.name) and column.whole < 0.95:
+        return False, f"only {share(column.whole)} whole: an amount of money?"
     if column.rising:
         return False, "it never falls from line to line, as a running total does"
     below = float((column.numbers < 0).mean())
@@ -225,7 +242,7 @@ def basket_relation(
         fine = all(part >= 0.95 for part, _ in known)
         return 1 if fine else -1, f"the baskets with several lines have {told} of the cases"
     if not basket.unique:
-        return 0, f"{count(basket.distinct)} values on {count(len(basket.values))} lines"
+        return 0, f"{counted(basket.distinct, 'value')} on {counted(len(basket.values), 'line')}"
     if customer is None or date is None:
         return 0, _on_one_line(basket)
     return _single_lines(basket, customer, date)
@@ -431,6 +448,7 @@ def _choose_date(found: Assignment) -> None:
             name
             for name, column in found.columns.items()
             if value_test("date", column)[0] and not aside_kind(name) and column.numeric < 0.5
+            if "person" not in header_ideas(name)  # a birthday is no day of a sale
         ]
         plain.sort(key=lambda name: found.columns[name].filled < 0.95)
         named = [
@@ -612,6 +630,21 @@ def _agreements(found: Assignment, quantity: str, price: str, amount: str) -> di
     }
 
 # %% ../../nbs/01c_column_evidence.ipynb #1b7f7fcf
+_WORD = r"[^\W\d_](?:[^\W\d_]|[.'’&-])*"
+_NAME = (  # Ann Lee; Ann; 王小明
+    rf"{_WORD}(?:,? {_WORD})+|[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+|[\u4e00-\u9fff]{{2,4}}"
+)
+
+
+def _are_names(column: Column) -> bool:
+    """Whether values are names of people or companies, by their header or by how they look."""
+    ideas = header_ideas(column.name)
+    if ideas & {"name", "company"} and not ideas & {"id"}:
+        return True
+    shown = column.values.drop_duplicates().head(_SHOWN)
+    return float(shown.str.fullmatch(_NAME).mean()) >= 0.8 if len(shown) else False
+
+
 def _relate_people(found: Assignment) -> None:
     """Whether customers come back, and whether the dates are where the lines are."""
     customer, basket, date = (found.get(r) for r in ("customer_id", "transaction_id", "date"))
@@ -621,7 +654,7 @@ def _relate_people(found: Assignment) -> None:
             told = 1 if part >= 0.95 else -1, f"a basket has one customer in {share(part)}"
         elif customer.distinct < 0.98 * len(customer.values):
             often = int((customer.values.value_counts() > 1).sum())
-            told = 1, f"{count(often)} of them are on several lines"
+            told = 1, f"{counted(often, 'of them is', 'of them are')} on several lines"
         else:
             told = 0, _on_one_line(customer)
         _add(found, "customer_id", *told)
@@ -636,6 +669,11 @@ def _relate_people(found: Assignment) -> None:
         _add(found, "date", int(fine), f"filled in {share(date.filled)}{day}")
     if customer and found.chosen["customer_id"].name in found.heads:
         _add(found, "customer_id", -1, "it stands on the first line of a basket only")
+    if customer and _are_names(customer):
+        doubt = (
+            "it holds names, which two customers may share, and which may be written in two ways"
+        )
+        _add(found, "customer_id", -1, doubt)
 
 
 def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
@@ -715,14 +753,14 @@ def _leave_basket_total(found: Assignment) -> None:
     own = [n for n in rivals if not _repeats(basket, found.columns[n].numbers)]
     taken = [e for e in _candidates(found, "revenue") if e.fits and e.name in own]
     priced = "price" in found.chosen and not _repeats(basket, _whole(found)[1])
-    counted = priced and "quantity" in found.chosen
+    tallied = priced and "quantity" in found.chosen
     if "price" in found.chosen and not priced and _made_of_lines(found):
         return
     pieces = None if priced or taken else _pieces_of(found, basket, total.name)
     if not (priced or taken or pieces or _whatever_is_sold(found, found.columns[total.name])):
         return
     del found.chosen["revenue"]
-    if taken and not counted:
+    if taken and not tallied:
         found.take(taken[0], own)
     found.take(pieces)
     found.passed[total.name] = (
@@ -1036,23 +1074,6 @@ def _pass_running_numbers(found: Assignment) -> None:
 
 
 _PRODUCT_SAYS = {"id", "sku", "name", "product", "description"}
-_OF_PRODUCTS = {  # what a product has, and where it stands
-    *("color", "colour", "size", "shelf", "aisle", "bin", "rack", "batch", "lot", "table", "seat"),
-    *(
-        "room",
-        "reason",
-        "farbe",
-        "grosse",
-        "groesse",
-        "regal",
-        "charge",
-        "tisch",
-        "talla",
-        "taille",
-    ),
-    *("couleur", "lote", "mesa", "taglia", "colore", "lotto", "tavolo", "cor", "tamanho", "kleur"),
-    *("maat", "kolor", "rozmiar", "renk", "beden", "цвет", "размер", "партия", "颜色", "尺码"),
-}
 
 
 def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[tuple[float, str]]:
@@ -1064,7 +1085,9 @@ def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[t
             continue
         if name in found.passed or name in found.heads or basket is None:
             continue
-        if set(header_words(name)[1]) & (_OTHERS | _OF_PRODUCTS):
+        if _counted_by_name(column):
+            continue
+        if set(header_words(name)[1]) & (_OTHERS | PRODUCT_TRAITS):
             continue
         lines = pd.DataFrame({"product": column.values, "basket": basket}).dropna()
         several = lines[lines.duplicated("basket", keep=False)]
@@ -1074,6 +1097,20 @@ def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[t
         other = 1 - float(several.duplicated(keep=False).mean())
         if other > 0.5 and not _counts_lines(column, basket):
             yield other, name
+
+
+def _may_name_products(name: str) -> bool:
+    """Whether a header names a code of its own, or the name of something, such as *tea_name*."""
+    ideas, strange = header_ideas(name), set(header_words(name)[1])
+    if strange & (_OTHERS | PRODUCT_TRAITS):
+        return False
+    if ideas == {"name"}:
+        return bool(strange)
+    return (
+        bool(ideas & {"id", "sku"})
+        and not ideas - _PRODUCT_SAYS
+        and (ideas != {"id"} or not strange)
+    )
 
 
 def maybe_products(found: Assignment) -> list[str]:
@@ -1089,12 +1126,7 @@ def maybe_products(found: Assignment) -> list[str]:
     list of str
         Their headers, the one with the most values first.
     """
-    codes = {
-        n: found.columns[n]
-        for n in found.free()
-        if header_ideas(n) & {"id", "sku"} and not header_ideas(n) - _PRODUCT_SAYS
-        if header_ideas(n) - {"id"} or not header_words(n)[1]
-    }
+    codes = {n: found.columns[n] for n in found.free() if _may_name_products(n)}
     fine = [
         n
         for n, c in codes.items()
@@ -1110,7 +1142,7 @@ def _choose_by_use(found: Assignment) -> None:
     used = {name: part for part, name in _used_as_products(found, _receipts(found))}
     if "product_id" not in found.chosen and used:
         best = max(used, key=lambda n: (bool(header_ideas(n) & {"id", "sku"}), used[n]))
-        seen = f"{count(found.columns[best].distinct)} different values, bought again"
+        seen = f"{counted(found.columns[best].distinct, 'different value')}, bought again"
         rest = [n for n in used if n != best]
         found.take(Evidence("product_id", best, 0.5, True, 0, (seen,)), rest)
     named = found.get("product_name") if "date" in found.chosen else None
@@ -1128,7 +1160,7 @@ def _choose_title(found: Assignment, names: list[str]) -> None:
         return
     for name in [n for n in names if n in found.free()]:
         if _groups(product.values, found.columns[name].values) >= 0.95:
-            seen = f"{count(found.columns[name].distinct)} different values"
+            seen = counted(found.columns[name].distinct, "different value")
             found.take(Evidence("product_name", name, 0.5, True, 0, (seen,)))
             return
 
@@ -1333,9 +1365,9 @@ def _counts_lines(column: Column, basket: pd.Series) -> bool:
         return False
     lines = pd.DataFrame({"basket": basket, "n": column.numbers}).dropna()
     found = lines.groupby("basket")["n"].agg(["size", "nunique", "min", "max"])
-    counted = (found["min"] == 1) & (found["max"] == found["size"])
-    counted &= found["nunique"] == found["size"]
-    return found["size"].nunique() > 1 and float(counted.mean()) >= 0.95
+    each = (found["min"] == 1) & (found["max"] == found["size"])
+    each &= found["nunique"] == found["size"]
+    return found["size"].nunique() > 1 and float(each.mean()) >= 0.95
 
 
 def _choose_uncounted(found: Assignment) -> None:

@@ -1006,6 +1006,7 @@ class Rule:
     ]  # true where a line (or a customer) breaks the rule
     needs: tuple[str, ...] = ()  # columns without which the rule does not apply
     shows: tuple[str, ...] = ()  # columns that show what is wrong; all of them if empty
+    absent: str = ""  # what to do where those columns are blank, or hold a word for nothing
 
 # %% ../../nbs/00h_contract.ipynb #4c8415fb
 _HUGE = 1e12  # no quantity, price or revenue of a shop
@@ -1122,6 +1123,8 @@ REJECTS: list[Rule] = [
         "Set data.date_format to the format of the export; a line without a date cannot count.",
         lambda t: t.date.isnull(),
         shows=("date",),
+        absent="Ask for an export that has the day of these lines, or leave them out; a line "
+        "without a date cannot count.",
     ),
     Rule(
         "too_old",
@@ -1149,6 +1152,8 @@ REJECTS: list[Rule] = [
         "UNKNOWN, under data.missing.",
         lambda t: t.quantity.isnull(),
         shows=("quantity",),
+        absent="Ask how many were sold; where nothing else is lacking, leave "
+        "data.columns.quantity out, and every line counts as one piece.",
     ),
     Rule(
         "zero_quantity",
@@ -1175,6 +1180,7 @@ REJECTS: list[Rule] = [
         "as UNKNOWN, under data.missing.",
         lambda t: t._unread | t.revenue.isnull() | t.price.isnull(),
         shows=("price", "revenue"),
+        absent="Ask what was paid, or give a products table with a price under data.products.",
     ),
     Rule(
         "bad_discount",

@@ -10,7 +10,7 @@ from ibis import _
 
 from ..core.config import DataConfig
 from ..core.errors import DataError
-from ..core.formats import count
+from ..core.formats import counted
 from .engines import to_pandas
 
 # %% auto #0
@@ -19,7 +19,7 @@ __all__ = ['look_at_currencies']
 # %% ../../nbs/00l_currencies.ipynb #51e09f01
 def _lines(n: int) -> str:
     """A number of lines."""
-    return f"{count(n)} line" if n == 1 else f"{count(n)} lines"
+    return counted(n, "line")
 
 
 def _listed_prices(sales: ibis.Table) -> list[str]:

@@ -208,6 +208,18 @@ def _connect_spark(settings: DataConfig, session: Any = None) -> Any:
     return con
 
 # %% ../../nbs/00f_engines.ipynb #f0cc85fb
+def _stop_homeless() -> None:
+    """Stop a local Spark of ours whose folder has been deleted: it can write nothing more."""
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession()
+    if session is None or session.sparkContext.appName != "retail_ci":
+        return
+    folder = session.sparkContext.getConf().get("spark.local.dir", "")
+    if session.sparkContext.master.startswith("local") and folder and not Path(folder).is_dir():
+        session.stop()
+
+
 def _start_spark(settings: DataConfig) -> Any:
     """Start Spark with what it says kept off the terminal.
 
@@ -248,6 +260,7 @@ def _start_spark(settings: DataConfig) -> Any:
     _check_java()
     from pyspark.sql import SparkSession
 
+    _stop_homeless()
     with tempfile.NamedTemporaryFile(dir=process_folder("rci-spark-log")) as log:
         try:
             with _said_to(log.fileno()):

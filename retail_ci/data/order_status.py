@@ -32,7 +32,11 @@ _BEGINNINGS: dict[str, str] = {  # kind of order: how its values begin
     "pending": (
         "pend|on hold|on-hold|onhold|in process|in progress|processing|awaiting|unfulfil|draft|"
         "quote|en attente|en cours|pendiente|offen|in bearbeitung|in attesa|pendente|oczekuj|"
-        "beklem|в обработ|ожида|待|保留|قيد"
+        "beklem|в обработ|ожида|待|保留|قيد|incomplet|undeliver|unship|未|"
+        # not paid, no completado, nicht geliefert, не оплачен
+        "(?:not|no|non|nicht|niet|nie|не|não|nao)[ _-](?:yet )?(?:complet|complét|paid|deliver|"
+        "ship|sent|fulfil|pag|entreg|envi|livr|pay|bezahlt|geliefert|versandt|betaald|geleverd|"
+        "zapłac|dostarcz|оплач|достав|выполн|заверш)"
     ),
 }
 
@@ -59,6 +63,11 @@ def status_kind(value: str) -> str:
     --------
     >>> [status_kind(v) for v in ("Shipped", "CANCELED", "storniert", "Returned", "On Hold")]
     ['', 'cancelled', 'cancelled', 'returned', 'pending']
+
+    What is not done yet is pending:
+
+    >>> {status_kind(v) for v in ("no completed", "Not paid", "nicht geliefert", "未付款")}
+    {'pending'}
 
     A returning customer has returned nothing:
 

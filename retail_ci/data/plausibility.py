@@ -16,7 +16,7 @@ import pandas as pd
 from ibis import _
 
 from ..core.config import DataConfig
-from ..core.formats import count, decimal, share
+from ..core.formats import count, counted, decimal, share
 from .contract import is_rounded
 from .engines import copies, exact_sum, materialize, to_pandas
 
@@ -283,8 +283,8 @@ def _without(evidence: Evidence, lines: int, revenue: float) -> str:
     rest = evidence.revenue - revenue
     part = share(revenue / evidence.revenue, 1) if evidence.revenue else share(0, 1)
     return (
-        f"Without them {count(evidence.lines - lines)} lines and a net revenue of {decimal(rest)} "
-        f"remain, {part} less."
+        f"Without them {counted(evidence.lines - lines, 'line')} and a net revenue of "
+        f"{decimal(rest)} remain, {part} less."
     )
 
 
@@ -354,9 +354,10 @@ def _find_silence(e: Evidence) -> Finding | None:
     silent = sum((end - begin).days + 1 for begin, end in found)
     open_days = (e.days["day"].max() - e.days["day"].min()).days + 1 - silent
     lines, revenue = e.lines * silent / open_days, e.revenue * silent / open_days
+    these = "this day" if silent == 1 else f"these {count(silent)} days"
     change = (
-        f"At the pace of the other days, these {count(silent)} days would hold about "
-        f"{count(round(lines))} lines and a net revenue of {count(revenue)}."
+        f"At the pace of the other days, {these} would hold about "
+        f"{counted(round(lines), 'line')} and a net revenue of {count(revenue)}."
     )
     examples = tuple(f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}" for begin, end in found[:3])
     long = any((end - begin).days >= 27 for begin, end in found)
@@ -443,7 +444,7 @@ def _find_long(e: Evidence) -> Finding | None:
     days = e.kept.filter(e.kept["quantity"] > 0).semi_join(long, "transaction_id")
     visits = int(days.select("transaction_id", "day").distinct().count().execute())
     change = (
-        f"With a basket for each number and day, {count(numbers)} baskets would be "
+        f"With a basket for each number and day, {counted(numbers, 'basket')} would be "
         f"{count(visits)}, and customers would come more often."
     )
     return Finding(lines, revenue, change, _first(long, "transaction_id"))
@@ -673,9 +674,9 @@ def _find_blank_rows(e: Evidence) -> Finding | None:
     told = []
     for table, (nameless, empty) in e.blank.items():
         if nameless:
-            told.append(f"{table}: {count(nameless)} rows without an id")
+            told.append(f"{table}: {counted(nameless, 'row')} without an id")
         if empty:
-            told.append(f"{table}: {count(empty)} rows with nothing but an id")
+            told.append(f"{table}: {counted(empty, 'row')} with nothing but an id")
     if not told:
         return None
     return Finding(0, 0.0, "They are not used, so nothing would change.", tuple(told), False)

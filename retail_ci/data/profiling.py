@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..core.config import Config
 from ..core.errors import ConfigError, DataError
-from ..core.formats import count, share
+from ..core.formats import count, counted, share
 from ..core.runs import Run, staging
 from retail_ci.data.cleaning import (
     Prepared,
@@ -30,6 +30,7 @@ from retail_ci.data.cleaning import (
 from .contract import CUSTOMERS, KEPT, REJECTS
 from .engines import connect
 from retail_ci.data.sources import (
+    few_strays,
     mixed_text,
     open_bytes,
     readable_by,
@@ -78,6 +79,24 @@ def _decodes(head: bytes, codec: str) -> bool:
     return False
 
 
+@cache
+def _usual_letters(codec: str, alone: bool) -> tuple[str, str]:
+    """Patterns of the usual letters of an encoding, and of the capitals that stand amid a word."""
+    usual = _KANA if alone and codec == "shift_jis" else _LETTERS[codec]
+    small = re.findall(f"[{usual}]", "".join(map(chr, range(0x80, 0x530))))
+    capitals = "".join(c.upper() for c in small if len(c.upper()) == 1 and c.upper() != c)
+    amid = f"(?<=[a-zà-ÿ])[{capitals}]" if capitals else "(?!)"
+    return f"[{usual}{capitals}]", amid
+
+
+def _part_usual(head: bytes, codec: str, alone: bool) -> float:
+    """The share of the letters beyond ASCII that are usual ones and stand where letters do."""
+    text = head.decode(codec, "surrogateescape" if codec.startswith("cp125") else "replace")
+    usual, amid = _usual_letters(codec, alone)
+    letters = len(re.findall(usual, text)) - len(re.findall(amid, text))
+    return letters / max(len(re.findall(r"[^\x00-\x7f]", text)), 1)
+
+
 def _other_encoding(head: bytes, at: int) -> Guess | None:
     """Which of the usual encodings makes the most letters of what is no UTF-8; None for what is no
     text.
@@ -87,22 +106,22 @@ def _other_encoding(head: bytes, at: int) -> Guess | None:
     alone = sum(len(run) == 1 for run in runs) > len(runs) / 2
     best, most = "", 0.0
     for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[1:]]:
-        if not _decodes(head, name):
+        if not _decodes(head, name) and not few_strays(head, name):
             continue
-        usual = _KANA if alone and name == "shift_jis" else _LETTERS[name]
-        text = head.decode(name, "replace").lower()
-        beyond = re.findall(r"[^\x00-\x7f]", text)
-        letters = len(re.findall(f"[{usual}]", text))
-        if letters / max(len(beyond), 1) > most + 0.05 or not best:
-            best, most = name, letters / max(len(beyond), 1)
+        part = _part_usual(head, name, alone)
+        if part > most + 0.05 or not best:
+            best, most = name, part
     if not best or not readable_by(head, "utf-8"):
         return None
+    strays = (
+        "" if _decodes(head, best) else "; the lines with bytes that are none of it are set aside"
+    )
     return Guess(
         "encoding",
         best,
         "unsure",
         f"byte 0x{head[at]:02x} is no UTF-8; {share(most)} of the letters beyond ASCII are usual "
-        f"ones in {best}: look whether names are right",
+        f"ones in {best}: look whether names are right{strays}",
     )
 
 
@@ -228,7 +247,12 @@ def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
     decimal = _guess_decimal(ends, three)
     other = {".": ",", ",": "."}.get(decimal.value, "")
     thousands = [
-        Guess("thousands", m, "likely", f"{count(three[m])} values have it between thousands")
+        Guess(
+            "thousands",
+            m,
+            "likely",
+            f"{counted(three[m], 'value has', 'values have')} it between thousands",
+        )
         for m in (other, " ")
         if m and three[m]
     ]
@@ -240,20 +264,25 @@ def _guess_decimal(ends: dict[str, int], three: dict[str, int]) -> Guess:
     """The decimal sign, by the values that end like 4.50 or 4,50, and those like 1,234."""
     points, commas = ends["."], ends[","]
     if points and commas:
-        why = f"{count(points)} values end like 4.50 and {count(commas)} like 4,50"
+        why = (
+            f"{counted(points, 'value ends', 'values end')} like 4.50 and {count(commas)} like 4,50"
+        )
         return Guess("decimal", None, "ambiguous", why)
     if commas:
-        why = f"{count(commas)} values look like 4,50, none like 4.50"
+        why = f"{counted(commas, 'value looks', 'values look')} like 4,50, none like 4.50"
         return Guess("decimal", ",", "sure", why)
     if points:
         return Guess(
-            "decimal", ".", "sure", f"{count(points)} values look like 4.50, none like 4,50"
+            "decimal",
+            ".",
+            "sure",
+            f"{counted(points, 'value looks', 'values look')} like 4.50, none like 4,50",
         )
     for mark in ",.":
         if three[mark]:
             why = (
-                f"{count(three[mark])} values look like 1{mark}234, which is a thousand or little "
-                "more than one"
+                f"{counted(three[mark], 'value looks', 'values look')} like 1{mark}234, "
+                "which is a thousand or little more than one"
             )
             return Guess("decimal", None, "ambiguous", why)
     return Guess("decimal", ".", "likely", "all amounts are whole numbers")
@@ -443,6 +472,9 @@ def stamp_kind(values: pd.Series) -> str:
     str
         "epoch_s", "epoch_ms", "excel" or "".
     """
+    first = values.iloc[0].lower() if len(values) else ""
+    if sum(map(str.isdigit, first)) < 5 and "e" not in first:
+        return ""  # all must be stamps, and each of them has five digits or a power of ten
     numbers = plain_numbers(values)
     return next(
         (
@@ -594,8 +626,8 @@ def flag_lines(found: dict) -> list[str]:
 def _kept_lines(facts: dict) -> list[str]:
     """What is kept with a remark, for a terminal."""
     out: list[str] = []
-    counted = {"return": facts["returns"], "anonymous": facts["anonymous"], **facts["by_flag"]}
-    kept = [(r, counted[r.name]) for r in KEPT + CUSTOMERS if counted.get(r.name)]
+    by_rule = {"return": facts["returns"], "anonymous": facts["anonymous"], **facts["by_flag"]}
+    kept = [(r, by_rule[r.name]) for r in KEPT + CUSTOMERS if by_rule.get(r.name)]
     for rule, n in kept:
         out += [
             "",
@@ -646,16 +678,17 @@ def report(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) ->
     """
     facts = result.facts
     out = [
-        f"{count(facts['rows_in'])} lines came in: {count(facts['kept'])} kept, "
+        f"{counted(facts['rows_in'], 'line')} came in: {count(facts['kept'])} kept, "
         f"{count(facts['rejected'])} rejected, "
         + f"{count(facts.get('set_aside', 0))} set aside by their status, " * ("set_aside" in facts)
-        + f"{count(facts['collapsed'])} collapsed as exact copies."
+        + f"{count(facts['collapsed'])} collapsed as "
+        + ("an exact copy." if facts["collapsed"] == 1 else "exact copies.")
     ]
     if facts["kept"]:
         out.append(
-            f"Kept: {count(facts['customers'])} customers, {count(facts['baskets'])} baskets, net "
-            f"revenue {facts['revenue']:,.2f}, {facts['first_date']:%Y-%m-%d} to "
-            f"{facts['last_date']:%Y-%m-%d}."
+            f"Kept: {counted(facts['customers'], 'customer')}, "
+            f"{counted(facts['baskets'], 'basket')}, net revenue {facts['revenue']:,.2f}, "
+            f"{facts['first_date']:%Y-%m-%d} to {facts['last_date']:%Y-%m-%d}."
         )
     aside = {r.name for r in REJECTS if r.severity == "aside"}
     for r in sorted(examples(result).itertuples(), key=lambda r: -r.lines):

@@ -23,7 +23,7 @@ from babel import numbers
 
 from ..core.config import DataConfig, check_data, source_files, split_table
 from ..core.errors import ConfigError, DataError
-from ..core.formats import count, share
+from ..core.formats import count, counted, share
 from ..core.runs import staging
 from .cleaning import apply_contract
 from retail_ci.data.column_evidence import (
@@ -97,8 +97,8 @@ def not_a_log(found: Assignment) -> str:
         return told + "."
     kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
-    counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
-    if not basket or counted:
+    tallied = basket and basket.relation < 0 and customer and customer.unique  # orders in all
+    if not basket or tallied:
         kinds = (
             *(_came_back, _people, _campaigns, _returns),
             *(_wide, _months, _stock, _nothing),
@@ -142,7 +142,7 @@ def _people(found: Assignment) -> str:
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
     basket = found.chosen.get("transaction_id")  # a doubted one counts what each has ordered
     bought = {"date", "product_id"} & set(found.chosen) or basket and basket.relation >= 0
-    told += ["no day on any of them"] * (customer is not None and not bought)
+    told += [_no_day(found)] * (customer is not None and not bought)
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
     mailed = {"email", "mail"} & set(header_words(key.name)[0]) and "date" not in found.chosen
     few = customer is None and len(traits) < 3 and len(spans) < 2 and not mailed
@@ -153,6 +153,13 @@ def _people(found: Assignment) -> str:
         + " and ".join(told)
         + ", and no receipts"
     )
+
+
+def _no_day(found: Assignment) -> str:
+    """That no column holds the day of a sale, whatever other days there are."""
+    days = [name for name, column in found.columns.items() if column.dates > 0.8]
+    other = f" ({days[0]!r} is another)" if days else ""
+    return f"no day of a sale{other}" if days else "no day on any of them"
 
 
 def _matrix(found: Assignment) -> str:
@@ -188,7 +195,11 @@ def _came_back(found: Assignment) -> str:
 
 
 def _nothing(found: Assignment) -> str:
-    """Recognise a table without day, receipt and customer."""
+    """Recognise a table without day, receipt and customer, and one of days and nothing else."""
+    figures = any(c.numeric > 0.8 for c in found.columns.values())
+    if set(found.chosen) == {"date"} and not figures:
+        others = ", ".join(repr(n) for n in found.free()[:4]) or "nothing"
+        return f"This is a table of days: beside {found.column('date').name!r} it has {others}"
     if {"date", "customer_id", "product_id"} & set(found.chosen) or any(
         c.dates > 0.8 for c in found.columns.values()
     ):
@@ -235,8 +246,14 @@ def _campaigns(found: Assignment) -> str:
     )
 
 
+_DAY_HEAD = r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]00:00(?::00)?)?"
+
+
 def _wide(found: Assignment) -> str:
-    """Recognise a wide table: a row for each day, and a column for each product."""
+    """Recognise a wide table: a row for each day and a column for each product, or the reverse."""
+    heads = [n for n in found.columns if re.fullmatch(_DAY_HEAD, n)]
+    if len(heads) >= 5 and "date" not in found.chosen:
+        return f"This is a wide table: a column for each day ({', '.join(map(repr, heads[:3]))} …)"
     day = found.get("date") or next((c for c in found.columns.values() if c.dates > 0.8), None)
     if not day or not day.unique or "customer_id" in found.chosen or "product_id" in found.chosen:
         return ""
@@ -388,6 +405,12 @@ def _title_lines(head: str) -> int:
     return found[max(found)] if found and max(found) > 1 else 0
 
 
+def _of_its_kind(head: Column, below: Column) -> bool:
+    """Whether the place of a name holds a number above numbers, or a day above days."""
+    numbers = head.numeric == 1 and below.numeric > 0.9
+    return numbers or head.dates == 1 and below.dates > 0.9
+
+
 def headless(names: list[str], table: pd.DataFrame) -> bool:
     """Whether the first line is a record and no header.
 
@@ -407,11 +430,7 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
     plain = [n for n, c in below.items() if c.numeric > 0.9 or c.dates > 0.9]
     heads = look(pd.DataFrame([names], columns=list(table.columns)))
     years = [n for n in names if re.fullmatch(r"(19|20)\d\d", n)]
-    return (
-        bool(plain)
-        and len(years) < 2
-        and all(heads[n].numeric == 1 or heads[n].dates == 1 for n in plain)
-    )
+    return bool(plain) and len(years) < 2 and all(_of_its_kind(heads[n], below[n]) for n in plain)
 
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
@@ -499,7 +518,10 @@ def choose_table(looked: list[Examination], told: list[str]) -> Examination:
     if best.verdict:
         best.verdict += f" Looked at: {', '.join(names)}."
     best.others = [e for e in looked if e is not best]
-    best.notes = [f"The source holds {len(told)} tables: {'; '.join(told)}.", *best.notes]
+    best.notes = [
+        f"The source holds {counted(len(told), 'table')}: {'; '.join(told)}.",
+        *best.notes,
+    ]
     return best
 
 
@@ -526,10 +548,16 @@ def _examine(source: str, query: str = "") -> Examination:
             notes = [
                 f"{name}: {', '.join(table[name].dropna().astype(str).head(3))} …" for name in table
             ]
-    blank = int((table.isna() | table.apply(lambda c: c.str.strip() == "")).all(axis=1).sum())
-    if blank:
-        notes.append(f"{count(blank)} of the first {count(len(table))} lines are blank.")
+    notes += _blank_note(table)
     return _propose(Examination(source, guesses, notes=notes), table, typed)
+
+
+def _blank_note(table: pd.DataFrame) -> list[str]:
+    """How many of the first lines are blank, if there are any."""
+    blank = int((table.isna() | table.apply(lambda c: c.str.strip() == "")).all(axis=1).sum())
+    are = "is" if blank == 1 else "are"
+    told = f"{count(blank)} of the first {counted(len(table), 'line')} {are} blank."
+    return [told] if blank else []
 
 
 def _title_above(source: str, table: pd.DataFrame) -> int:
@@ -574,7 +602,7 @@ def _guess_layout(source: str, settings: DataConfig) -> tuple[list[Guess], DataC
         "delimiter",
         plan.delimiter if plan.delimiter != "\t" else "tab",
         "sure" if len(plan.names) > 1 else "unsure",
-        f"it splits the header into {len(plan.names)} columns",
+        f"it splits the header into {counted(len(plan.names), 'column')}",
     )
     return [encoding, delimiter, *titled], settings
 
@@ -1153,14 +1181,17 @@ class Books:
         if self.problem:
             return self.problem.removesuffix(".")
         if not self.kept:
-            return f"{count(self.lines)} lines, none of them kept"
+            none = "not" if self.lines == 1 else "none of them"
+            return f"{counted(self.lines, 'line')}, {none} kept"
         lines = "line does" if self.faults == 1 else "lines do"
-        others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
+        others = f"; {counted(self.aside, 'no sale by its', 'no sales by their')} status" * bool(
+            self.aside
+        )
         others += f"; {count(self.faults)} {lines} not count: {self.why}" * bool(self.faults)
         return (
-            f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
-            f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
-            f"{self.first:%Y-%m-%d} to {self.last:%Y-%m-%d}"
+            f"{count(self.kept)} of {counted(self.lines, 'line')}, "
+            f"{counted(self.baskets, 'basket')}, {counted(self.customers, 'customer')}, "
+            f"net revenue {self.revenue:,.2f}, {self.first:%Y-%m-%d} to {self.last:%Y-%m-%d}"
             f"{others}"
         )
 
@@ -1216,7 +1247,7 @@ def books(main: Source, way: Reading) -> Books:
 
 def _odd_line(flag: dict) -> str:
     """What a flag says, in a line."""
-    lines = "1 line" if flag["lines"] == 1 else f"{count(flag['lines'])} lines"
+    lines = counted(flag["lines"], "line")
     concerns = f", {lines}, revenue {flag['revenue']:,.2f}" * bool(flag["lines"])
     examples = f" ({'; '.join(flag['examples'])})" * bool(flag["examples"])
     return f"{flag['what']}{concerns}{examples}. {flag['change']} {flag['advice']}"
@@ -1257,7 +1288,7 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
             numbers = column.numbers.dropna()
             shown = f"{numbers.min():g} to {numbers.max():g}"
         else:
-            shown = f"{count(column.distinct)} values, such as {column.values.iloc[0]}"
+            shown = f"{counted(column.distinct, 'value')}, such as {column.values.iloc[0]}"
         out.append(f"{what} {name!r}: {shown}")
     return out
 
@@ -1314,13 +1345,14 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         return told or "Which columns hold the day and the amount of a line?"
     if book.faults > 0.05 * book.lines:
         keep = " If they are, set data.duplicates to keep." * (book.lost[0][0] == _COPIES)
+        asked_of = "is this no sale" if book.faults == 1 else "are these no sales"
         return (
-            f"{count(book.faults)} of {count(book.lines)} lines would not count "
-            f"({book.why}): are these no sales?{keep}"
+            f"{count(book.faults)} of {counted(book.lines, 'line')} would not count "
+            f"({book.why}): {asked_of}?{keep}"
         )
     return (
-        f"Do the shop's own books say {count(book.customers)} customers, {count(book.baskets)} "
-        f"baskets and a net revenue of {book.revenue:,.2f}?"
+        f"Do the shop's own books say {counted(book.customers, 'customer')}, "
+        f"{counted(book.baskets, 'basket')} and a net revenue of {book.revenue:,.2f}?"
     )
 
 
@@ -1439,7 +1471,7 @@ def _ask_amounts(out: Examination) -> str:
         return ""
     first = off.iloc[0]
     return (
-        f"In {count(len(off))} of the first {count(len(lines))} lines quantity × price is not "
+        f"In {count(len(off))} of the first {counted(len(lines), 'line')} quantity × price is not "
         f"{chosen['revenue'].name!r}, such as {first['q']:g} × {first['p']:,.2f} and "
         f"{first['a']:,.2f}: which of them did the customer pay?"
     )
@@ -1472,7 +1504,8 @@ def _ask_role(out: Examination, role: str, what: str) -> str:
     e = out.found.chosen.get(role)
     if e is None or not e.doubt:
         return ""
-    return f"Is {e.name!r} {what}? {e.doubt[0].upper()}{e.doubt[1:].rstrip('?')}."
+    told = e.doubt[0].upper() + e.doubt[1:]
+    return f"Is {e.name!r} {what}? {told}" + "." * (not told.endswith("?"))
 
 
 def _ask_unnamed(out: Examination) -> str:

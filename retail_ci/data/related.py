@@ -76,21 +76,33 @@ def _other_layout(out: Examination, table: Examination) -> str:
     return ""
 
 
+def _is_log(table: Examination) -> bool:
+    """Whether a table is a log of receipts itself, and no table of people or products."""
+    return {"transaction_id", "date"} <= set(table.found.chosen)
+
+
+def _told_of(table: Examination) -> int:
+    """How much a table says of its products: their names, categories and prices."""
+    titles = any(header_ideas(n) == {"name"} for n in table.found.free())
+    return len({"product_name", "category", "price"} & set(table.found.chosen)) + titles
+
+
 def _tables(out: Examination, tables: list[Examination]) -> Iterator[tuple[Guess, Examination]]:
     """The products and customers tables that the log's ids meet."""
     for role, (key, what) in _WHAT.items():
         mine = out.found.get(role)
-        found = [(meeting(mine, t, role), t) for t in tables] if mine else []
+        others = [t for t in tables if not _is_log(t)]
+        found = [(meeting(mine, t, role), t) for t in others] if mine else []
         usable = [(n, p, t) for (n, p), t in found if mine and n in (mine.name, role)]
         if usable:
-            name, part, table = max(usable, key=lambda u: u[1])
+            name, part, table = max(usable, key=lambda u: (round(u[1], 2), _told_of(u[2])))
             if told := _other_layout(out, table):
                 out.notes.append(f"{table.source} holds the {what}, {told}.")
                 continue
             why = f"{share(part)} of the {what} in the first lines are in its {name!r}"
             yield Guess(key, table.source, "likely", why), table
-        elif mine and (others := [(n, p, t) for (n, p), t in found if n]):
-            name, part, table = max(others, key=lambda u: u[1])
+        elif mine and (named := [(n, p, t) for (n, p), t in found if n]):
+            name, part, table = max(named, key=lambda u: u[1])
             out.notes.append(
                 f"{share(part)} of the {what} are in {name!r} of {table.source}; to use it as "
                 f"data.{key}, call that column {mine.name!r}."

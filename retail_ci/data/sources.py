@@ -54,9 +54,9 @@ from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['open_bytes', 'readable_by', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces',
-           'said_of_quotes', 'numbered', 'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint',
-           'open_source', 'reading', 'read_attached', 'bring']
+__all__ = ['open_bytes', 'readable_by', 'text_encoding', 'mixed_text', 'misplaced', 'few_strays', 'decoded', 'Layout', 'layout',
+           'asked_names', 'Pieces', 'said_of_quotes', 'numbered', 'list_tables', 'kind', 'batches', 'Source', 'place',
+           'database_fingerprint', 'open_source', 'reading', 'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -221,12 +221,76 @@ def mixed_text(piece: bytes) -> bool:
     return piece.startswith(codecs.BOM_UTF8) or broken < len(beyond) / 2
 
 
-def _decode(decoder: Any, piece: bytes, utf: bool, letters: bool) -> str:
-    """A piece of text; `letters` says that UTF-8 has read letters beyond ASCII before it."""
+def misplaced(text: str) -> int:
+    """How many signs beyond ASCII stand where letters of another kind do, as in *CafÈ*.
+
+    Parameters
+    ----------
+    text : str
+        As an encoding reads it.
+
+    Returns
+    -------
+    int
+        Capitals after small letters, and other signs between letters. Few where the encoding is
+        right.
+
+    Examples
+    --------
+    >>> name = "Café Müller, Élan".encode("cp1252")
+    >>> misplaced(name.decode("cp1252")), misplaced(name.decode("mac_roman"))
+    (0, 2)
+    """
+    found = 0
+    for place in re.finditer(r"(?<=[^\W\d_])[^\x00-\x7f]", text):
+        sign, before = place[0], text[place.start() - 1]
+        after = text[place.end() : place.end() + 1]
+        if sign.isalpha():
+            found += sign.isupper() and before.islower()
+        else:
+            found += after.isalpha() and sign not in "’‘" and not "\ud800" <= sign <= "\udfff"
+    return found
+
+
+def few_strays(piece: bytes, codec: str) -> bool:
+    """Whether a piece is text of a Windows code page, but for a few bytes that are none of it.
+
+    Parameters
+    ----------
+    piece : bytes
+        Text that the code page alone does not read.
+    codec : str
+        Such as cp1252.
+
+    Returns
+    -------
+    bool
+        Whether most of its letters are valid and stand where letters do, and UTF-8 and Mac Roman
+        read it no better.
+
+    Examples
+    --------
+    >>> few_strays("Café, Müller, Zoë ".encode("cp1252") + b"\\x81", "cp1252")
+    True
+    >>> few_strays("Café, crème, pêche".encode("mac_roman"), "cp1252")
+    False
+    """
+    if not codecs.lookup(codec).name.startswith("cp125") or _reads(piece, "utf-8"):
+        return False
+    text = piece.decode(codec, "surrogateescape")
+    beyond = re.findall(r"[^\x00-\x7f]", text)
+    broken = sum("\udc80" <= letter <= "\udcff" for letter in beyond)
+    odd = misplaced(text)
+    return broken + odd <= len(beyond) / 2 and odd < misplaced(piece.decode("mac_roman"))
+
+
+def _decode(decoder: Any, piece: bytes, codec: str, letters: bool) -> str:
+    """A piece of text; `letters` says that letters beyond ASCII have been read before it."""
     try:
         return decoder.decode(piece)
     except UnicodeDecodeError:
-        if not utf or not (letters or mixed_text(piece)):
+        utf = codec.startswith("utf-8") and (letters or mixed_text(piece))
+        if not utf and not few_strays(piece, codec):
             raise
     decoder.errors = "surrogateescape"
     return decoder.decode(piece)
@@ -246,7 +310,7 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
     -------
     Iterator[str]
         Pieces of text. In UTF-8 with some lines of another encoding, a byte that is no UTF-8
-        becomes a surrogate.
+        becomes a surrogate; so does one of the few bytes that are none of a Windows code page.
     """
     done = 0
     letters = False
@@ -261,7 +325,7 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
             codec = text_encoding(piece, declared, file.name)
             decoder = codecs.getincrementaldecoder(codec)()
             while piece:
-                text = _decode(decoder, piece, codec.startswith("utf-8"), letters)
+                text = _decode(decoder, piece, codec, letters)
                 letters = letters or not text.isascii()
                 yield text
                 done = done + len(piece)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..core.config import DataConfig
 from ..core.errors import setting
-from ..core.formats import count
+from ..core.formats import counted
 from .column_words import aside_kind, header_ideas, word_score
 from .contract import as_text
 from .engines import to_pandas
@@ -23,7 +23,13 @@ __all__ = ['Candidate', 'customer_candidates', 'receipt_candidates', 'unused_can
 # %% ../../nbs/00n_unused_columns.ipynb #7c1e0a06
 _AGREES = 0.95  # of the receipts with several lines
 _FEW, _MANY = 0.01, 0.8  # of the receipts: stores have fewer values, numbers of receipts more
-_SAID = {"id", "name", "customer", "person"}  # what the header of a customer may speak of
+_SAID = {
+    "id",
+    "name",
+    "company",
+    "customer",
+    "person",
+}  # what the header of a customer may speak of
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Candidate:
     seen: str  # what speaks for it
 
     def __str__(self) -> str:
-        return f"{self.name!r} ({self.seen}; {count(self.values)} different values)"
+        return f"{self.name!r} ({self.seen}; {counted(self.values, 'different value')})"
 
 
 def _is_code(values: pd.Series) -> bool:
