@@ -21,15 +21,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
-import nbformat
 import pytest
 from hypothesis.internal.conjecture import providers
 
 from retail_ci.cli import app
 
+# A grammar of web addresses, which takes a second to build in every process of pytest and which no
+# notebook needs; nbformat does without.
+sys.modules["rfc3987_syntax"] = None
+import nbformat
+
+del sys.modules["rfc3987_syntax"]
+
 if TYPE_CHECKING:
     import pandas as pd
 
+# Two workers share the cores, and their tables are small: threads of the libraries below would only
+# wait for each other. What a user's machine does, test_kernels.py tries with its own numbers.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# Expressions are trees of many small objects that live long enough: a search for cycles among each
+# seven hundred of them finds none.
+gc.set_threshold(50_000, 20, 20)
 os.environ.setdefault(
     "RETAIL_CI_TRACKING", "off"
 )  # MLflow has tests of its own; the others do not wait for it
@@ -342,6 +354,16 @@ def one_at_a_time(lock: Path) -> Iterator[None]:
         yield
 
 
+def write_down(said: Path, *done: subprocess.CompletedProcess) -> None:
+    """Keep for the other workers what commands said."""
+    said.write_text(json.dumps([[d.args, d.returncode, d.stdout, d.stderr] for d in done]))
+
+
+def read_again(said: Path) -> list[subprocess.CompletedProcess]:
+    """What commands said to the worker that called them."""
+    return [subprocess.CompletedProcess(*told) for told in json.loads(said.read_text())]
+
+
 @dataclass(frozen=True)
 class Small:
     """The finished run of the small config with the whole notebooks, its site, and what the two
@@ -367,9 +389,8 @@ def small(shared_folder) -> Small:
     with one_at_a_time(shared_folder / "small.lock"):
         if not said.exists():
             checkout(project.root)
-            done = [project.call(name, "--config", "small") for name in ("run", "site")]
-            said.write_text(json.dumps([[d.args, d.returncode, d.stdout, d.stderr] for d in done]))
-    return Small(project, *(subprocess.CompletedProcess(*d) for d in json.loads(said.read_text())))
+            write_down(said, *(project.call(n, "--config", "small") for n in ("run", "site")))
+    return Small(project, *read_again(said))
 
 
 def copy_of_small(small: Small, root: Path) -> Project:
@@ -386,10 +407,16 @@ def fresh(tmp_path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def ran(tmp_path_factory) -> tuple[Project, subprocess.CompletedProcess]:
-    """One run of the small project, and what it said; not to be changed."""
-    made = make_project(tmp_path_factory.mktemp("ran") / "project")
-    return made, made.call("run")
+def ran(shared_folder) -> tuple[Project, subprocess.CompletedProcess]:
+    """One run of the project of four notebooks, for all workers, and what it said; not to be
+    changed.
+    """
+    project = Project(shared_folder / "ran/project")
+    said = shared_folder / "ran.json"
+    with one_at_a_time(shared_folder / "ran.lock"):
+        if not said.exists():
+            write_down(said, make_project(project.root).call("run"))
+    return project, *read_again(said)
 
 
 @pytest.fixture
