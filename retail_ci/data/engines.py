@@ -215,7 +215,7 @@ def _stop_homeless() -> None:
     session = SparkSession.getActiveSession()
     if session is None or session.sparkContext.appName != "retail_ci":
         return
-    folder = session.sparkContext.getConf().get("spark.local.dir", "")
+    folder = session.sparkContext.getConf().get("spark.local.dir") or ""
     if session.sparkContext.master.startswith("local") and folder and not Path(folder).is_dir():
         session.stop()
 
