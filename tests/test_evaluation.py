@@ -217,7 +217,7 @@ def test_groups_are_those_of_before_the_cut_and_add_up():
     assert set(segment_table(ours)["kind"]) == {
         "segment",
         "history",
-    } and "weakest among" in failings(leads, "personal", "popularity", least=1)
+    } and "lowest among" in failings(leads, "personal", "popularity", least=1)
     np.testing.assert_array_equal(ours.prices, poisoned.prices)
 
 
