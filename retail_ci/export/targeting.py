@@ -671,8 +671,8 @@ def campaign_history(run_dir: str | Path) -> dict[str, Any]:
         }
         found.append({"name": file.parent.name, **ends, **{key: told[key] for key in keys}})
     told = {}
-    for name, file in (("targets", "targets.json"), ("refused", _REFUSED)):
-        there = home / "targets" / file
+    for name, kept in (("targets", "targets.json"), ("refused", _REFUSED)):
+        there = home / "targets" / kept
         told[name] = json.loads(there.read_text(encoding="utf-8")) if there.exists() else {}
     picture = _picture_of(home / "targets", told["targets"].get("curve", []))
     return {"measured": found, **told, "picture": picture}
