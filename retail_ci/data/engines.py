@@ -216,7 +216,8 @@ def _stop_homeless() -> None:
     if session is None or session.sparkContext.appName != "retail_ci":
         return
     folder = session.sparkContext.getConf().get("spark.local.dir", "")
-    if session.sparkContext.master.startswith("local") and folder and not Path(folder).is_dir():
+    local = str(session.sparkContext.master).startswith("local")
+    if local and folder and not Path(folder).is_dir():
         session.stop()
 
 
