@@ -876,8 +876,8 @@ def _blank_rows(settings: DataConfig, **tables: ibis.Table | None) -> dict[str, 
         blank = {c: as_text(raw[c], settings.missing).isnull() for c in (theirs, *said)}
         empty = ibis.and_(~blank[theirs], *(blank[c] for c in said))
         counts = raw.aggregate(
-            nameless=blank[theirs].cast("int32").sum(),
-            empty=(empty if said else ibis.literal(False)).cast("int32").sum(),
+            nameless=blank[theirs].cast("int32").sum().fill_null(0),
+            empty=(empty if said else ibis.literal(False)).cast("int32").sum().fill_null(0),
         )
         one = to_pandas(counts).iloc[0]
         found[name] = (int(one["nameless"] or 0), int(one["empty"] or 0))

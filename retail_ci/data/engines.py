@@ -215,8 +215,9 @@ def _stop_homeless() -> None:
     session = SparkSession.getActiveSession()
     if session is None or session.sparkContext.appName != "retail_ci":
         return
-    folder = session.sparkContext.getConf().get("spark.local.dir") or ""
-    if session.sparkContext.master.startswith("local") and folder and not Path(folder).is_dir():
+    folder = session.sparkContext.getConf().get("spark.local.dir", "")
+    local = str(session.sparkContext.master).startswith("local")
+    if local and folder and not Path(folder).is_dir():
         session.stop()
 
 

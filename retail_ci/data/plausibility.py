@@ -129,7 +129,8 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
     }
     if name == "baskets":
         asked |= {kind: _how_many(table[kind]) for kind in ("shared", "long", "huge")}
-        asked |= {"most": table["lines"].max(), "dearest": table["revenue"].max().fill_null(0)}
+        most = table["lines"].max().fill_null(0)  # Spark answers NaN where nothing is kept
+        asked |= {"most": most, "dearest": table["revenue"].max().fill_null(0)}
     if name == "products":
         asked["apart"] = _how_many(table["apart"])
     found = to_pandas(table.aggregate(**asked)).iloc[0]
