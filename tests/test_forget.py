@@ -233,6 +233,6 @@ def test_forgetting_nobody_is_refused_in_one_sentence(sources, tmp_path, who, wo
     config = {"name": "shop", "data": {"transactions": str(sources / "transactions.csv")}}
     (tmp_path / "configs/shop.yaml").write_text(yaml.safe_dump(config))
     (tmp_path / "blank.csv").write_text("customer_id,name\n,Ann\n,Bob\n")
-    done = Project(tmp_path).call("forget", *([who] if who else []), "--config", "shop")
+    done = Project(tmp_path).here("forget", *([who] if who else []), "--config", "shop")
     assert done.returncode in (2, 4) and words in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pandas as pd
@@ -33,9 +34,11 @@ from small_service import free_port
 
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import load
+from retail_ci.report import site
 from retail_ci.serve.bundle import read_stack
 
 ROOT = Path(__file__).parents[1]
+make_pages = site._make_pages
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 PROGRAM = re.compile(
@@ -303,6 +306,7 @@ class Reader(Project):
     pages: dict[str, str] = field(
         default_factory=dict
     )  # command: the first page of the site after it
+    sites: dict[tuple, Path] = field(default_factory=dict)  # run and renderers: its pages
 
     def typed(self, command: str) -> subprocess.CompletedProcess:
         """What came of a command; each is run once."""
@@ -338,11 +342,22 @@ class Reader(Project):
         """Run a command: this program's within this process, others as a shell does. That the path
         of the program leads to it, the services show.
         """
-        with tracked(bool(re.search(r"retail-ci models|make report", command))):
+        on = bool(re.search(r"retail-ci models|make report", command))
+        with tracked(on), mock.patch.object(site, "_make_pages", self.pages_of):
             words = shlex.split(command)
             if words[0] in ("retail-ci", ".venv/bin/retail-ci") and "$" not in command:
                 return self.here(*words[1:])
             return self.shell(command)
+
+    def pages_of(self, run: Path, root: Path, stage: Path, tools: list[str]) -> Path:
+        """The pages of a run, made once: commands that differ in what is done with them get
+        copies.
+        """
+        key = (run, *tools)
+        if key not in self.sites:
+            self.sites[key] = self.root.parent / f"pages {len(self.sites)}"
+            shutil.copytree(make_pages(run, root, stage, tools), self.sites[key])
+        return shutil.copytree(self.sites[key], stage / "pages")
 
     def shell(self, command: str) -> subprocess.CompletedProcess:
         """What a shell makes of a command that has nothing of the environment on its path."""
