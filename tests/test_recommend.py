@@ -386,7 +386,7 @@ AT_THE_DOOR = {
             "block_for": pd.DataFrame({"customer_id": "C001", "product_id": SHELF["product_id"]}),
         },
         None,
-        "1 customers receive no line: C001",
+        "1 customer receives no line: C001",
     ),
     "k of zero": (LOG, SHELF, {"k": 0}, "k must be a whole number of at least 1, got 0", None),
     "k in words": (
@@ -403,7 +403,7 @@ AT_THE_DOOR = {
         None,
         "the rules leave 2 of 62 products",
     ),
-    "a tight cap": (LOG, SHELF, {"max_per_category": 1}, None, "a category may take 1 lines"),
+    "a tight cap": (LOG, SHELF, {"max_per_category": 1}, None, "a category may take 1 line"),
     "an empty history": (LOG[:0], SHELF, {}, "no purchase", None),
     "only returns": (LOG[LOG["quantity"] < 0], SHELF, {}, "no purchase", None),
     "no table": ("transactions.csv", None, {}, "fit needs a table of transactions", None),
@@ -453,7 +453,7 @@ IN_THE_MODEL = {
         SHELF,
         {"customers": ["C001", "nobody"]},
         None,
-        "1 of 2 customers have no purchase on record",
+        "1 of 2 customers has no purchase on record",
     ),
     "k too large": (
         LOG,
@@ -477,7 +477,7 @@ IN_THE_MODEL = {
         SHELF[SHELF["product_id"] == "P020"],
         {"k": 3},
         None,
-        "the catalogue ends after 1 products",
+        "the catalogue ends after 1 product",
     ),
     "one line": (one.head(1), SHELF, {}, None, None),
     "ties everywhere": (
@@ -784,7 +784,7 @@ def test_the_command_writes_the_lists_of_the_run(shop):
     )
     assert answer.exit_code == 0, answer.stderr
     assert (
-        "1 of 3 customers have no purchase on record" in answer.stdout
+        "1 of 3 customers has no purchase on record" in answer.stdout
         and "3 customers, " in answer.stdout
     )
     lists = pd.read_csv("lists.csv", dtype={"customer_id": str})

@@ -22,7 +22,7 @@ import pandas as pd
 
 from ..core.config import DataConfig, bounds
 from ..core.errors import ConfigError, DataError, RunError, setting, shown, unknown
-from ..core.formats import count
+from ..core.formats import count, counted
 from ..core.runs import Run, clear_staging, make_folder, staging
 from ..core.suppression import read_forgotten
 from ..data.engines import connect_duckdb
@@ -317,8 +317,8 @@ def _who_is_free(
     if taken.any():
         named = ", ".join(sorted({busy[c] for c in ids[taken]}))
         told = [
-            f"{count(int(taken.sum()))} customers are in another wave on some of these days "
-            f"({named}), and are left out."
+            f"{counted(int(taken.sum()), 'customer is', 'customers are')} in another wave on some of these days "
+            f"({named}), and left out."
         ]
     return people[~taken].reset_index(drop=True), alone[~taken], told
 
@@ -557,7 +557,7 @@ def _those_on(
         (silent, "whom you may not contact"),
     )
     left = [f"{count(size)} {why}" for size, why in reasons if size]
-    told = f"The list names {count(len(ids))} customers; left out: {', '.join(left)}."
+    told = f"The list names {counted(len(ids), 'customer')}; left out: {', '.join(left)}."
     return chosen, [told] if left else []
 
 # %% ../../nbs/08c_ledger.ipynb #d5f0af32

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.config import DataConfig
 from ..core.errors import DataError
-from ..core.formats import amount, count, decimal, money, share
+from ..core.formats import amount, count, counted, decimal, money, share
 from ..core.formats import day as written_day
 from ..core.runs import Run, atomic_write, save
 from ..core.show import INK, show_table
@@ -290,8 +290,8 @@ def _in_the_log(
         return groups, rows.head(0), []
     gone = {g: int((rows["group"] == g).sum()) for g in _BOTH}
     told = (
-        f"{count(int((~known).sum()))} customers of the wave have no purchase before it in this "
-        f"log and are left out: {count(gone['send'])} of those written to, "
+        f"{counted(int((~known).sum()), 'customer of the wave has', 'customers of the wave have')} "
+        f"no purchase before it in this log and are left out: {count(gone['send'])} of those written to, "
         f"{count(gone['control'])} of those held back."
     )
     return groups[known].reset_index(drop=True), rows, [told]
@@ -313,7 +313,7 @@ def _without_small(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     names = ", ".join(sorted(rest["segment"].unique()))
     return table[~small].reset_index(drop=True), [
         f"Too small to be compared, with another share held back, and left out: {names} "
-        f"({count(len(rest))} customers)."
+        f"({counted(len(rest), 'customer')})."
     ]
 
 
@@ -897,7 +897,7 @@ def _without_overlap(waves: Sequence[Wave]) -> tuple[list[Wave], list[str]]:
     if not twice:
         return list(waves), []
     kept = [w.table[~w.table["customer_id"].isin(twice)].reset_index(drop=True) for w in waves]
-    told = f"{count(len(twice))} customers were in two of the waves at once, and are left out."
+    told = f"{counted(len(twice), 'customer was', 'customers were')} in two of the waves at once, and left out."
     return [replace(w, table=table) for w, table in zip(waves, kept)], [told]
 
 

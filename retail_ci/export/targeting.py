@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.formats import amount, count
+from ..core.formats import amount, count, counted
 from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, INK, PALE, SECOND, localise_figure, pyplot, use_style
 from ..data.frames import as_day, check_number, day_after
@@ -632,7 +632,7 @@ def _picture_of(folder: Path, curve: Sequence[Mapping[str, float]]) -> str:
     alt = (
         "Profit against the cost of the contacts, with customers chosen by expected effect, by "
         f"value and by propensity. By effect it is highest, {amount(best['profit'])}, where "
-        f"{count(best['customers'])} customers are written to."
+        f"{counted(best['customers'], 'customer is', 'customers are')} written to."
     )
     data = base64.b64encode(file.read_bytes()).decode()
     return (

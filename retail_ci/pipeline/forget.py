@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..core.config import Config, source_files
 from ..core.errors import ConfigError, RunError, without_secrets
-from ..core.formats import count, read_id
+from ..core.formats import count, counted, read_id
 from ..core.runs import Run, atomic_write, clear_staging, flush, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
@@ -121,7 +121,7 @@ def _clear_runs(home: Path, run: Run, version: str | None, customers: Sequence[s
     with locked(home), only_one(home / "serving"):
         removed = _clear_home(home, run.path, read_forgotten(home))
         if (home / "ledger").is_dir() and (lines := erase_customers(home / "ledger", customers)):
-            removed.append(f"{count(lines)} lines of the ledger")
+            removed.append(f"{counted(lines, 'line')} of the ledger")
         return removed + _clear_serving(home / "serving", version)
 
 

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 
 from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, shown, unknown
-from ..core.formats import count
+from ..core.formats import count, counted
 from ..core.runs import load, save
 from ..data.frames import as_ids
 from retail_ci.recommend.interactions import (
@@ -1056,7 +1056,8 @@ def _check_customers(
         notes.append(f"{asked.notna().sum() - len(once)} repeated customer ids were answered once.")
     if unseen:
         notes.append(
-            f"{unseen} of {len(once)} customers have no purchase on record; they receive what is "
+            f"{unseen} of {counted(len(once), 'customer')} "
+            f"{'has' if unseen == 1 else 'have'} no purchase on record; they receive what is "
             "popular now."
         )
     return once, notes
@@ -1279,7 +1280,7 @@ def _recommend_table(
     width = min(k, len(data.product_ids))
     done = 0
     if k > width:
-        notes.append(f"k is {k}, and the catalogue ends after {width} products.")
+        notes.append(f"k is {k}, and the catalogue ends after {counted(width, 'product')}.")
     lists = Lists(
         np.full((len(once), width), -1, np.int32),
         np.zeros((len(once), width), np.float32),
@@ -1472,18 +1473,19 @@ def _why_short(
             "products"
         )
     if limits.cap is not None:
-        causes.append(f"a category may take {limits.cap} lines")
+        causes.append(f"a category may take {counted(limits.cap, 'line')}")
     if blocked is not None and np.diff(blocked.indptr)[short].any():
         causes.append("some products are blocked for these customers")
     if exclude_purchased:
         causes.append("the customers have bought everything else")
     notes = [
-        f"{count(short.sum())} lists are shorter than {best.shape[1]} (the shortest has "
-        f"{size.min()} lines): {'; '.join(causes) or 'the catalogue ends'}."
+        f"{counted(short.sum(), 'list is', 'lists are')} shorter than {best.shape[1]} (the shortest has "
+        f"{counted(size.min(), 'line')}): {'; '.join(causes) or 'the catalogue ends'}."
     ]
     if not size.min():
         notes.append(
-            f"{count((size == 0).sum())} customers receive no line: {listed(customers[size == 0])}."
+            f"{counted((size == 0).sum(), 'customer receives', 'customers receive')} no line: "
+            f"{listed(customers[size == 0])}."
         )
     return notes
 

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..core.errors import DataError
+from ..core.formats import counted
 from .base import Recommender, find_limits
 from .collaborative import unit_rows
 from .interactions import check_products, choose
@@ -281,7 +282,8 @@ def _similar_table(
     )
     found = best >= 0
     if found.sum() < k:
-        notes.append(f"Only {found.sum()} products resemble {product_id} and may be shown.")
+        similar = counted(found.sum(), "product resembles", "products resemble")
+        notes.append(f"Only {similar} {product_id} and may be shown.")
     table = pd.DataFrame(
         {
             "product_id": ids[best[found]],

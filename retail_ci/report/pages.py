@@ -2554,7 +2554,7 @@ def _story(told: Mapping, currency: str) -> str:
     visits = _visits_told(told["visits"])
     return (
         f"<div><h3>{name}</h3><p>In twelve months {visits}{spent}{likes}.{when}</p>"
-        f'<p class="key-note">{count(told["n"])} customers fit this.</p></div>'
+        f'<p class="key-note">{counted(told["n"], "customer fits", "customers fit")} this.</p></div>'
     )
 
 
@@ -2945,7 +2945,7 @@ def search_entries(facts: Facts) -> list[dict]:
             f"{_segment_page_name(p['segment'])}.html",
             p["segment"],
             "",
-            f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue "
+            f"{counted(p['customers'], 'customer')}, {share(p['revenue_share'])} of the revenue "
             f"of known customers. {p.get('action') or ''}",
         )
         for p in facts.segments.get("profiles", [])

@@ -996,9 +996,11 @@ class Outlet:
         why = self.failing
         if self.since and time.monotonic() - self.since > 1:
             why = "nobody reads it"
+        lines, were = ("line", "was") if self.dropped == 1 else ("lines", "were")
         if self.dropped and not why:
-            return f"{self.dropped:,} lines of the log were dropped; it is written again."
-        return f"The log is not written: {why}; {self.dropped:,} lines were dropped." if why else ""
+            return f"{self.dropped:,} {lines} of the log {were} dropped; it is written again."
+        told = f"The log is not written: {why}; {self.dropped:,} {lines} {were} dropped."
+        return told if why else ""
 
     def close(self, seconds: float = 1) -> None:
         """Write what waits, for so long at most."""

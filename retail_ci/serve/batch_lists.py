@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.config import Config
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
-from ..core.formats import count, read_id
+from ..core.formats import count, counted, read_id
 from ..core.runs import Run, atomic_write, save
 from ..customers.segment_profiles import score_customers
 from ..customers.segmentation import load_model
@@ -321,7 +321,7 @@ def recommend_run(
     _write_lists(lists, file)
     return lists, [
         *notes,
-        f"{count(lists['customer_id'].nunique())} customers, {count(len(lists))} lines: {file}",
+        f"{counted(lists['customer_id'].nunique(), 'customer')}, {counted(len(lists), 'line')}: {file}",
     ]
 
 # %% ../../nbs/09_batch_lists.ipynb #baf56680
@@ -611,7 +611,7 @@ def predict_run(
     save(segments, folder / "segments.parquet")
     return [
         *([note] if note and len(fresh) else []),
-        f"{count(everyone)} customers, {count(len(fresh))} of them new since the model was "
-        f"trained; {count(rows)} lines from {bundle.version}: {folder}/recommendations.parquet, "
+        f"{counted(everyone, 'customer')}, {count(len(fresh))} of them new since the model was "
+        f"trained; {counted(rows, 'line')} from {bundle.version}: {folder}/recommendations.parquet, "
         f"{folder}/segments.parquet",
     ]

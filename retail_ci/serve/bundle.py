@@ -1245,7 +1245,8 @@ def _notes(
     if set(categories) - set(bundle.categories):
         notes.append("Some of the categories are unknown.")
     if given < wanted:
-        notes.append(f"Only {given} products fit the request.")
+        fit = "product fits" if given == 1 else "products fit"
+        notes.append(f"Only {given} {fit} the request.")
     return notes
 
 
