@@ -660,6 +660,22 @@ def _about_list(segment: Any) -> str:
     return f"{said}; how many buy anyway is not known"
 
 # %% ../nbs/12_cli.ipynb #4c27b9ba
+def _tell_division(people: Any, log: Any, control: float, days: int) -> None:
+    """Say how the control group would be divided by the spread of spend, or why it cannot be."""
+    from retail_ci.export.measure import optimal_control
+
+    try:
+        shares = optimal_control(people, log, control=control, days=days)
+    except DataError as e:
+        print(f"draw --allocation optimal cannot be used here. {e}")
+        return
+    if len(set(shares.values())) > 1:
+        print(
+            f"With campaigns.control={control:g}, draw --allocation optimal would hold back "
+            f"the same number in all: {_span_of(shares)}, where spend varies more."
+        )
+
+
 def campaigns_plan(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
@@ -676,7 +692,7 @@ def campaigns_plan(
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share
     from retail_ci.export.ledger import free_customers
-    from retail_ci.export.measure import optimal_control, plan_campaign
+    from retail_ci.export.measure import plan_campaign
     from retail_ci.export.star_schema import demonstration_note
 
     people = free_customers(run, day, days, customers or None, names)
@@ -691,13 +707,7 @@ def campaigns_plan(
             f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers "
             f"{decimal(100 * row.buyers, 1)} points"
         )
-    control = run.config.campaigns.control
-    shares = optimal_control(people[["customer_id", "segment"]], log, control=control, days=days)
-    if len(set(shares.values())) > 1:
-        print(
-            f"With campaigns.control={control:g}, draw --allocation optimal would hold back "
-            f"the same number in all: {_span_of(shares)}, where spend varies more."
-        )
+    _tell_division(people[["customer_id", "segment"]], log, run.config.campaigns.control, days)
     if not lift:
         return
     enough = plan[plan["revenue"] <= lift]
