@@ -289,7 +289,8 @@ def test_two_waves_are_measured_together(shop):
     assert facts["total_revenue"] == pytest.approx(total)
     assert "october" in (folder / "measure.html").read_text()
     made = "\n".join(_measured_waves(Facts(home / "current")))
-    assert "november+october" in made and amount(facts["profit"], "") in made
+    digits = 2 if abs(facts["profit"]) < 100 else 0  # a small profit is told with its cents
+    assert "november+october" in made and amount(facts["profit"], "", digits) in made
 
 
 @pytest.mark.parametrize("same", [False, True])

@@ -507,6 +507,10 @@ REFUSED = {
         4,
         "draw this one after its end, or shorten it",
     ),
+    r"retail-ci campaigns draw june .* --allocation optimal": (
+        3,
+        "so that the spread of their spend can be told, found too few",
+    ),
     r"retail-ci campaigns draw (easter|summer) --customers .*": (
         3,
         "the list of customers, does not exist",
