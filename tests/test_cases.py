@@ -114,7 +114,7 @@ def proposed(name: str, folder: Path) -> tuple[Path | None, str]:
 def books(told: str) -> tuple[int, int, int, float]:
     """Lines kept, baskets, customers and revenue, as `check --config` prints them."""
     kept = re.search(r"came in: ([\d,]+) kept", told)[1]
-    found = re.search(r"Kept: ([\d,]+) customers, ([\d,]+) baskets, net revenue ([\d,.]+),", told)
+    found = re.search(r"Kept: ([\d,]+) customers?, ([\d,]+) baskets?, net revenue ([\d,.]+),", told)
     customers, baskets, revenue = (n.replace(",", "") for n in found.groups())
     return int(kept.replace(",", "")), int(baskets), int(customers), float(revenue)
 
