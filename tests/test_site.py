@@ -708,7 +708,7 @@ def test_quarto_makes_the_site_where_it_is_asked_for_or_found(tmp_path, quarto, 
             and "abababababab" in text
         )
         shutil.rmtree(out)
-    assert 'content="smalldocs' in (
+    assert '<meta name="smalldocs:offset"' in (
         site.build_site(run, root, renderer="smalldocs") / "02_features.html"
     ).read_text(encoding="utf-8")
     assert capsys.readouterr().err == "" and not list(root.glob("_site.*"))
@@ -741,7 +741,7 @@ def test_what_quarto_does_not_manage_smalldocs_makes_and_one_line_says_why(
         and not (root / "_site").exists()
     )
     out = site.build_site(run, root)
-    assert 'content="smalldocs' in (out / "02_features.html").read_text(encoding="utf-8")
+    assert '<meta name="smalldocs:offset"' in (out / "02_features.html").read_text(encoding="utf-8")
     assert capsys.readouterr().err == f"{REASONS[mode]} The site is made by smalldocs instead.\n"
     assert not list(root.glob("_site.*"))
 
@@ -783,7 +783,7 @@ def test_a_quarto_that_does_not_start_or_does_not_end(
         site.build_site(run, root, renderer="quarto")
     assert not (root / "_site").exists()
     out = site.build_site(run, root)
-    assert 'content="smalldocs' in (out / "02_features.html").read_text(encoding="utf-8")
+    assert '<meta name="smalldocs:offset"' in (out / "02_features.html").read_text(encoding="utf-8")
     said = capsys.readouterr().err
     assert re.fullmatch(f"{NO_START[program]} The site is made by smalldocs instead.\n", said), said
     assert not list(root.glob("_site.*"))
