@@ -317,8 +317,8 @@ def _who_is_free(
     if taken.any():
         named = ", ".join(sorted({busy[c] for c in ids[taken]}))
         told = [
-            f"{counted(int(taken.sum()), 'customer is', 'customers are')} in another wave on some of these days "
-            f"({named}), and left out."
+            f"{counted(int(taken.sum()), 'customer is', 'customers are')} in another wave on some "
+            f"of these days ({named}), and left out."
         ]
     return people[~taken].reset_index(drop=True), alone[~taken], told
 

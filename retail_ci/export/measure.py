@@ -291,8 +291,8 @@ def _in_the_log(
     gone = {g: int((rows["group"] == g).sum()) for g in _BOTH}
     told = (
         f"{counted(int((~known).sum()), 'customer of the wave has', 'customers of the wave have')} "
-        f"no purchase before it in this log and are left out: {count(gone['send'])} of those written to, "
-        f"{count(gone['control'])} of those held back."
+        f"no purchase before it in this log and are left out: {count(gone['send'])} of those "
+        f"written to, {count(gone['control'])} of those held back."
     )
     return groups[known].reset_index(drop=True), rows, [told]
 
@@ -897,7 +897,8 @@ def _without_overlap(waves: Sequence[Wave]) -> tuple[list[Wave], list[str]]:
     if not twice:
         return list(waves), []
     kept = [w.table[~w.table["customer_id"].isin(twice)].reset_index(drop=True) for w in waves]
-    told = f"{counted(len(twice), 'customer was', 'customers were')} in two of the waves at once, and left out."
+    many = counted(len(twice), "customer was", "customers were")
+    told = f"{many} in two of the waves at once, and left out."
     return [replace(w, table=table) for w, table in zip(waves, kept)], [told]
 
 

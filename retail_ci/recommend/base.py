@@ -1478,9 +1478,10 @@ def _why_short(
         causes.append("some products are blocked for these customers")
     if exclude_purchased:
         causes.append("the customers have bought everything else")
+    why = "; ".join(causes) or "the catalogue ends"
     notes = [
-        f"{counted(short.sum(), 'list is', 'lists are')} shorter than {best.shape[1]} (the shortest has "
-        f"{counted(size.min(), 'line')}): {'; '.join(causes) or 'the catalogue ends'}."
+        f"{counted(short.sum(), 'list is', 'lists are')} shorter than {best.shape[1]} "
+        f"(the shortest has {counted(size.min(), 'line')}): {why}."
     ]
     if not size.min():
         notes.append(

@@ -2554,7 +2554,8 @@ def _story(told: Mapping, currency: str) -> str:
     visits = _visits_told(told["visits"])
     return (
         f"<div><h3>{name}</h3><p>In twelve months {visits}{spent}{likes}.{when}</p>"
-        f'<p class="key-note">{counted(told["n"], "customer fits", "customers fit")} this.</p></div>'
+        f'<p class="key-note">{counted(told["n"], "customer fits", "customers fit")} this.'
+        "</p></div>"
     )
 
 

@@ -321,7 +321,8 @@ def recommend_run(
     _write_lists(lists, file)
     return lists, [
         *notes,
-        f"{counted(lists['customer_id'].nunique(), 'customer')}, {counted(len(lists), 'line')}: {file}",
+        f"{counted(lists['customer_id'].nunique(), 'customer')}, "
+        f"{counted(len(lists), 'line')}: {file}",
     ]
 
 # %% ../../nbs/09_batch_lists.ipynb #baf56680
@@ -612,6 +613,6 @@ def predict_run(
     return [
         *([note] if note and len(fresh) else []),
         f"{counted(everyone, 'customer')}, {count(len(fresh))} of them new since the model was "
-        f"trained; {counted(rows, 'line')} from {bundle.version}: {folder}/recommendations.parquet, "
-        f"{folder}/segments.parquet",
+        f"trained; {counted(rows, 'line')} from {bundle.version}: "
+        f"{folder}/recommendations.parquet, {folder}/segments.parquet",
     ]
