@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import multiprocessing
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -191,16 +192,23 @@ def backtest(
     return Backtest([cut for cut, _ in found], evaluations, *pooled, notes)
 
 
+# a process is waited for so many seconds, and so many times as long as the call made here took
+_PATIENCE = (60.0, 5.0)
+
+
 def _side_by_side(calls: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
     """What the calls return, in their order: so many at a time, all but one of these in a process
-    of its own.
+    of its own, which is not waited for much longer than the one that is made here.
     """
     found = []
     for start in range(0, len(calls), max(workers, 1)):
         first, *others = calls[start : start + max(workers, 1)]
         with contextlib.ExitStack() as held:
             apart = [held.enter_context(_begun(call)) for call in others]
-            found += [first(), *(_answer(*one) for one in zip(apart, others))]
+            began = time.monotonic()
+            found.append(first())
+            seconds = _PATIENCE[0] + _PATIENCE[1] * (time.monotonic() - began)
+            found += [_answer(*one, seconds) for one in zip(apart, others)]
     return found
 
 
@@ -221,12 +229,12 @@ def _begun(call: Callable[[], Any]) -> Iterator[Any]:
         process.join()
 
 
-def _answer(where: Any, call: Callable[[], Any]) -> Any:
-    """What a process has sent; the call is made here if it has ended without an answer."""
-    try:
-        return where.recv()
-    except EOFError:
-        return call()
+def _answer(where: Any, call: Callable[[], Any], seconds: float) -> Any:
+    """What a process has sent; the call is made here if it ends, or hangs, without an answer."""
+    with contextlib.suppress(EOFError):
+        if where.poll(seconds):
+            return where.recv()
+    return call()
 
 
 def _without_lists(models: dict[str, Any]) -> dict[str, Any]:
