@@ -1012,15 +1012,8 @@ def test_a_price_of_the_day_is_no_price_of_a_line(tmp_path):
     assert any("'Fuel_Price' is the price of a day" in note for note in found.notes)
 
 
-ORDERED = ["Ordered", "Order placed", "Bestellt", "Pedido", "order_date"]
-SENT = ["Arrival Date", "Data", "Delivery Date", "Date"]
-
-
-# each with one header that speaks of a delivery and with one that does not
-@pytest.mark.parametrize(
-    "ordered, sent",
-    [(name, SENT[(n + more) % 4]) for n, name in enumerate(ORDERED) for more in (0, 1)],
-)
+@pytest.mark.parametrize("ordered", ["Ordered", "Order placed", "Bestellt", "Pedido", "order_date"])
+@pytest.mark.parametrize("sent", ["Arrival Date", "Delivery Date", "Date", "Data"])
 def test_the_day_of_the_order_comes_before_that_of_the_delivery(tmp_path, ordered, sent):
     table = (
         orders().rename(columns={"order_date": ordered}).assign(amount=lambda t: 5 + t.index % 9)
