@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -q -rs
 READY := $(VENV)/.ready
 READER := .model-reader
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
@@ -23,70 +24,89 @@ report: $(READY) ## environment, data, the whole chain, figures, metrics, Power 
 
 test: $(READY) ## environment, then nbdev_test and pytest
 	@$(BIN)/python tests/notebooks.py --n_workers 2
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs tests
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder tests
 
-model-reader: $(READER)/.ready ## Microsoft's library, with which a test reads the Power BI model, and a generator of clients (x86-64 Linux, 146 MB)
+model-reader: $(READER)/.ready ## readers that tests use: of Power BI models, of OpenAPI (146 MB)
 
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
 
+BENCHMARKS := chain features segmentation recommenders recommend_scale campaigns targeting value api
 bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
-	@for b in chain features segmentation recommenders recommend_scale campaigns targeting value api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
+	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 
-soak: $(READY) ## the long tests: a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every delicate export, two thousand flipped bits, a full disk at each call, two hundred odd shops
-	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(BIN)/python -m pytest -q -rs tests/test_api.py
-	@for seed in 2 3; do API_SEED=$$seed API_EXAMPLES=300 $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
+soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, full disks; an hour
+# a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers
+# for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every
+# delicate export, two thousand flipped bits, a full disk at each call, two hundred odd shops
+	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(PYTEST) tests/test_api.py
+	@API_SEED=2 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
+	@API_SEED=3 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
 	@$(BIN)/python tests/soak_service.py --seconds 60 --rate 500
 	@$(BIN)/python tests/fuzz_service.py --seconds 600
-	@FUZZ_SECONDS=600 $(BIN)/python -m pytest -q -rs tests/test_api.py -k contract
-	@CRASHES=40 $(BIN)/python -m pytest -q -rs tests/test_crash.py
-	@DAMAGES=10 $(BIN)/python -m pytest -q -rs tests/test_damage.py
-	@CASES=all $(BIN)/python -m pytest -q -rs tests/test_cases.py
-	@BITS=20 $(BIN)/python -m pytest -q -rs tests/test_bits.py
-	@STEP=1 $(BIN)/python -m pytest -q -rs tests/test_disks.py
-	@SHOPS=200 $(BIN)/python -m pytest -q -rs tests/test_any_shop.py
+	@FUZZ_SECONDS=600 $(PYTEST) tests/test_api.py -k contract
+	@CRASHES=40 $(PYTEST) tests/test_crash.py
+	@DAMAGES=10 $(PYTEST) tests/test_damage.py
+	@CASES=all $(PYTEST) tests/test_cases.py
+	@BITS=20 $(PYTEST) tests/test_bits.py
+	@STEP=1 $(PYTEST) tests/test_disks.py
+	@SHOPS=200 $(PYTEST) tests/test_any_shop.py
 
-mlflow: $(READY) ## what was tried, in a browser on this machine: the runs of one config (CONFIG=default)
-	@test -f runs/$(CONFIG)/mlflow.db || { echo "No run has been recorded yet for the config '$(CONFIG)'; retail-ci run --config $(CONFIG) does it." >&2; exit 1; }
+TRACKED := runs/$(CONFIG)
+UNTRACKED := "No run has been recorded yet for the config '$(CONFIG)';" \
+  "retail-ci run --config $(CONFIG) does it."
+mlflow: $(READY) ## what was tried, in a browser on this machine: the runs of CONFIG (default)
+	@test -f $(TRACKED)/mlflow.db || { echo $(UNTRACKED) >&2; exit 1; }
 	@echo "http://127.0.0.1:$(MLFLOW_PORT)/ (Ctrl-C ends)"
-	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri "sqlite:///$(CURDIR)/runs/$(CONFIG)/mlflow.db" --default-artifact-root "$(CURDIR)/runs/$(CONFIG)/mlflow" \
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server \
+	  --backend-store-uri "sqlite:///$(CURDIR)/$(TRACKED)/mlflow.db" \
+	  --default-artifact-root "$(CURDIR)/$(TRACKED)/mlflow" \
 	  --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 lab: $(READY) ## JupyterLab on the notebooks; the small run that they open is made first
 	@[ -e runs/small/current ] || $(BIN)/retail-ci run --config small
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab nbs $(LAB)
 
-COMPILE := pip compile --quiet --no-cache --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links
-lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt, and those of the service into serve.txt
+COMPILE := pip compile --quiet --no-cache --universal --python-version 3.11 --no-header \
+  --no-annotate --no-emit-index-url --no-emit-find-links
+SERVED := sed -n 's/^serve_requirements = //p' settings.ini | tr ' ' '\n'
+lock: $(READY) ## resolve settings.ini anew into constraints.txt, and the service's into serve.txt
 	@[ -x $(BIN)/uv ] || $(PIP) install uv
-	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv $(COMPILE) --upgrade --extra all setup.py; } > .constraints.new
+	@sed '/^[^#]/,$$d' constraints.txt > .constraints.new
+	@$(BIN)/uv $(COMPILE) --upgrade --extra all setup.py >> .constraints.new
 	@mv .constraints.new constraints.txt
-	@{ sed '/^[^#]/,$$d' serve.txt; sed -n 's/^serve_requirements = //p' settings.ini | tr ' ' '\n' | $(BIN)/uv $(COMPILE) --constraint constraints.txt -; } > .constraints.new
+	@sed '/^[^#]/,$$d' serve.txt > .constraints.new
+	@$(SERVED) | $(BIN)/uv $(COMPILE) --constraint constraints.txt - >> .constraints.new
 	@mv .constraints.new serve.txt
 
-sizes: $(READY) ## packages and MB of what pip installs, for README.md: four environments, a package index, a few minutes
+sizes: $(READY) ## packages and MB of what pip installs, for README.md; a few minutes
 	@$(BIN)/python benchmarks/sizes.py
 
 clean: ## remove the environment, all runs, the site and build products
-	rm -rf $(VENV) $(READER) runs _site _site.* build dist *.egg-info .pytest_cache .mypy_cache .constraints.new
+	rm -rf $(VENV) $(READER) runs _site _site.* build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment: every extra, the locked versions. Made anew when one of these files changes, and when the folder was moved:
-# the programs in it hold the folder's path.
+# The environment: every extra, the locked versions. Made anew when one of these files changes, and
+# when the folder was moved: the programs in it hold the folder's path.
 ifneq ($(wildcard $(READY)),)
 ifneq ($(shell grep -sqF "$$(cd $(BIN) && pwd -P)/" $(BIN)/retail-ci && echo here),here)
 .PHONY: $(READY)
 endif
 endif
+OLD_PYTHON := 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+  f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; " \
+  "run make PYTHON=python3.11 (or newer).")'
 $(READY): settings.ini setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; run make PYTHON=python3.11 (or newer).")'
+	@$(PYTHON) -c $(OLD_PYTHON)
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@.ci/install $(VENV) --constraint constraints.txt --editable '.[all]'
-	@.ci/install $(VENV) --no-deps --force-reinstall --editable .  # once more, so that its programs replace nbdev's of the same names
+	@# once more, so that its programs replace nbdev's of the same names
+	@.ci/install $(VENV) --no-deps --force-reinstall --editable .
 	@touch $@
 
-# An environment of its own: the project does not depend on what is in it. See the file for licences.
+# An environment of its own: the project does not depend on it. See the file for licences.
 $(READER)/.ready: tests/model_reader.txt
 	@$(PYTHON) -m venv --clear $(READER)
 	@echo "Setting up $(READER) (once) ..."

@@ -1,4 +1,7 @@
-"""Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines. The wheel carries the notebooks."""
+"""Packaging: every fact comes from settings.ini.
+
+The extras are its `<name>_requirements` lines. The wheel carries the notebooks.
+"""
 
 import shutil
 import sys

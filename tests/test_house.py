@@ -285,14 +285,26 @@ def test_no_conditional_in_a_conditional_and_no_named_lambda():
     none(wrong)
 
 
+BUILD = ("Makefile", "Containerfile", "setup.py", "pytest.ini", "_quarto.yml", ".ci", ".github")
+
+
 def lines_of_code() -> Iterator[tuple[str, str]]:
-    """Where, and a line: notebooks, tests, benchmarks."""
+    """Where, and a line: notebooks, tests, benchmarks, pages, configs, and what builds it all."""
     for notebook, cell, _ in code_cells():
         yield from ((notebook.stem, line) for line in source(cell).splitlines())
-    for folder in ("tests", "benchmarks"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            text = path.read_text(encoding="utf-8")
-            yield from ((path.name, line) for line in text.splitlines())
+    for path in files_of_code():
+        text = path.read_text(encoding="utf-8")
+        yield from ((path.name, line) for line in text.splitlines())
+
+
+def files_of_code() -> list[Path]:
+    """The files beside the notebooks that a person writes."""
+    patterns = ("tests/*.py", "benchmarks/*.py", "assets/*.js", "assets/*.css", "configs/*.yaml")
+    found = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    for name in BUILD:
+        place = ROOT / name
+        found += place.rglob("*") if place.is_dir() else [place]
+    return sorted(path for path in found if path.is_file())
 
 
 # An address, a picture in letters, and the markup of a page as another program writes it.
