@@ -36,8 +36,8 @@ msgspec = lazy_loader.load("msgspec")  # imported when the first file is checked
 # %% auto #0
 __all__ = ['msgspec', 'ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
            'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save', 'load',
-           'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run', 'check_columns',
-           'Run', 'open_run', 'check_sensitive', 'clear_scratch']
+           'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run', 'check_table', 'Run',
+           'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -534,7 +534,7 @@ class _Papermill:
 _papermill = _Papermill()
 
 # %% ../../nbs/00c_runs.ipynb #37074f7d
-class _Interval(TypedDict, total=False):
+class _Interval(TypedDict):
     """A number and the ends of its interval; None where it could not be measured."""
 
     value: float | None
@@ -563,12 +563,18 @@ class _DataFacts(TypedDict, total=False):
     revenue_by_fate: dict[str, float | None]
 
 
+class _Stability(TypedDict, total=False):
+    """How well the segments are found again."""
+
+    value: float | None
+
+
 class _SegmentFacts(TypedDict, total=False):
     """What readers use of segments.json."""
 
     k: int
     customers: int
-    stability: _Interval | None
+    stability: _Stability | None
     profiles: list[dict[str, Any]]
 
 
@@ -876,25 +882,39 @@ def _damaged(path: Path, what: str = "is not as the run has written it") -> RunE
     )
 
 # %% ../../nbs/00c_runs.ipynb #472ad8bc
-_COLUMNS: dict[str, dict[str, str]] = {  # table: kind: the columns that each run writes
+# table: kind: the columns that each run writes; not each log has those with a question mark
+_COLUMNS: dict[str, dict[str, str]] = {
     "transactions": {
-        "text": "transaction_id customer_id",
-        "time": "date day",
-        "number": "quantity revenue",
-        "flag": "is_return",
+        "text": "transaction_id customer_id product_id?",
+        "time": "date day month",
+        "number": "quantity price revenue weekday hour",
+        "flag": "is_return is_weekend",
     },
-    "customers": {"text": "customer_id"},
-    "products": {"text": "product_id"},
+    "customers": {"text": "customer_id", "time": "first_purchase?", "flag": "counter_like?"},
+    "products": {
+        "text": "product_id product_name? category? subcategory? brand?",
+        "number": "price?",
+    },
     "features": {
-        "text": "customer_id rfm_score",
+        "text": "customer_id rfm_score rfm_segment?",
         "number": "recency frequency monetary r_score f_score m_score",
     },
     "segments": {
         "text": "customer_id segment rfm_score why action",
         "number": "r_score f_score m_score value_at_risk",
+        "flag": "outlier",
     },
-    "snapshots": {"text": "customer_id segment", "time": "month_end"},
-    "worth": {"text": "customer_id", "number": "value_90"},
+    "snapshots": {
+        "text": "customer_id segment",
+        "time": "month_end",
+        "number": "recency? frequency? monetary? r_score? f_score? m_score?",
+        "flag": "short_history?",
+    },
+    "worth": {
+        "text": "customer_id",
+        "number": "p_alive value_90 value_90_low value_90_high comes_30 lost_90",
+        "time": "next_visit next_visit_low_90 next_visit_high_90 overdue_since",
+    },
     "recommendations": {
         "text": "customer_id product_id method reason",
         "number": "score rank",
@@ -908,7 +928,7 @@ _KINDS = {  # kind: how Arrow's names of its types begin
 }
 
 
-def check_columns(path: str | Path, name: str) -> None:
+def check_table(path: str | Path, name: str) -> None:
     """Raise `RunError` for a table of a run that lacks a column, or has one of another kind.
 
     Parameters
@@ -922,11 +942,12 @@ def check_columns(path: str | Path, name: str) -> None:
     types = _column_kinds(path, *_state_of(path))
     for kind, columns in _COLUMNS.get(name, {}).items():
         for column in columns.split():
-            found = types.get(column)
-            if found is None:
-                raise _other_content(path, f"expected the column {column!r} in it, found none")
+            wanted = column.removesuffix("?")
+            found = types.get(wanted, "" if column == wanted else "null")
+            if not found:
+                raise _other_content(path, f"expected the column {wanted!r} in it, found none")
             if not found.startswith(_KINDS[kind]):
-                raise _other_content(path, f"expected {kind} in {column!r}, found {found}")
+                raise _other_content(path, f"expected {kind} in {wanted!r}, found {found}")
 
 
 @functools.lru_cache(256)
@@ -997,7 +1018,7 @@ class Run:
         folder, file = self._place(name)
         path = check_file(folder, file)
         if path.suffix == ".parquet" and file in _sums_in(folder) and path.exists():
-            check_columns(path, name)
+            check_table(path, name)
         return path
 
     def _place(self, name: str) -> tuple[Path, str]:

@@ -645,6 +645,12 @@ def _authorise(
                 "This service has no API keys, so it answers on the loopback address only. Set "
                 "RETAIL_CI_API_KEYS.",
             )
+        if not _BY_PROXY.isdisjoint(headers):
+            return "", (
+                403,
+                "This service has no API keys, so it answers callers on this machine only, and "
+                "this request came through a proxy. Set RETAIL_CI_API_KEYS.",
+            )
         if is_local(_host_of(headers.get(b"host", b"localhost"))):
             return "local", None
         return "", (
@@ -657,6 +663,10 @@ def _authorise(
     if given and any(hmac.compare_digest(digest, key) for key in keys.names):
         return digest, None
     return "", (401, "An API key is needed: send it as X-API-Key, or as a bearer token.")
+
+
+# what proxies add: behind one, a caller from anywhere comes from the loopback address
+_BY_PROXY = frozenset((b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
 def _bearer(given: bytes) -> bytes:
