@@ -33,7 +33,7 @@ site: $(READY) ## the site alone, from the current run
 bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
 	@for b in chain features segmentation recommenders recommend_scale campaigns targeting value api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 
-soak: $(READY) ## the long tests: a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every delicate export, two thousand flipped bits, a full disk at each call, two hundred odd shops
+soak: $(READY) ## the long tests: a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every delicate export, two thousand flipped bits, each key of a run's facts changed, a full disk at each call, two hundred odd shops
 	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(BIN)/python -m pytest -q -rs tests/test_api.py
 	@for seed in 2 3; do API_SEED=$$seed API_EXAMPLES=300 $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
 	@$(BIN)/python tests/soak_service.py --seconds 60 --rate 500
@@ -43,6 +43,7 @@ soak: $(READY) ## the long tests: a minute of load, and one with everything at o
 	@DAMAGES=10 $(BIN)/python -m pytest -q -rs tests/test_damage.py
 	@CASES=all $(BIN)/python -m pytest -q -rs tests/test_cases.py
 	@BITS=20 $(BIN)/python -m pytest -q -rs tests/test_bits.py
+	@CONTENT=1000 $(BIN)/python -m pytest -q -rs tests/test_content.py
 	@STEP=1 $(BIN)/python -m pytest -q -rs tests/test_disks.py
 	@SHOPS=200 $(BIN)/python -m pytest -q -rs tests/test_any_shop.py
 

@@ -470,6 +470,17 @@ def test_another_name_for_this_machine_is_not_answered_without_keys(service):
     assert told.headers["content-type"] == "application/problem+json"
 
 
+def test_an_error_repeats_little_of_what_was_sent(service):
+    """The name of a field stood in it twice, up to a megabyte each time."""
+    for fields in ({"x" * 900_000: 1}, {f"{n}{'☀' * 9_000}": 1 for n in range(18)}):
+        for path, who in (("/recommend", "customer_id"), ("/recommend/batch", "customer_ids")):
+            told = service.post(f"/v1{path}", json=fields | {who: ["C00001"]})
+            assert told.status_code == 422 and len(told.content) < 10_000
+            name = next(iter(fields))[:100]
+            assert any(e["field"] == f"{name}…" for e in told.json()["errors"])
+            assert f"{name}…: Extra inputs are not permitted" in told.json()["detail"]
+
+
 def test_without_keys_nobody_is_answered_through_a_proxy(serving, service):
     """A proxy on this machine speaks for callers from anywhere, and may set Host to localhost."""
     digest = hashlib.sha256(b"open sesame").hexdigest()

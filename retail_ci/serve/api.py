@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -597,12 +597,18 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
     )
 
 
+_NAMED = 100  # signs of a field's name that an error repeats: a caller can send a megabyte of them
+
+
+def _field_at(place: Sequence[str | int]) -> str:
+    """The name of a field of a request, not longer than somebody reads."""
+    name = ".".join(str(part) for part in place[1:]) or "body"
+    return name if len(name) <= _NAMED else f"{name[:_NAMED]}…"
+
+
 async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     """A request that does not fit the types."""
-    errors = [
-        {"field": ".".join(str(part) for part in e["loc"][1:]) or "body", "message": e["msg"]}
-        for e in error.errors()[:20]
-    ]
+    errors = [{"field": _field_at(e["loc"]), "message": e["msg"]} for e in error.errors()[:20]]
     if any(e["type"] == "json_invalid" for e in error.errors()[:1]):
         return _problem(400, "The body is no valid JSON.", request.scope.get("request_id"))
     found = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:3])
