@@ -534,7 +534,7 @@ class _Papermill:
 _papermill = _Papermill()
 
 # %% ../../nbs/00c_runs.ipynb #37074f7d
-class _Interval(TypedDict):
+class _Interval(TypedDict, total=False):
     """A number and the ends of its interval; None where it could not be measured."""
 
     value: float | None
@@ -698,8 +698,10 @@ def load_facts(file: str | Path) -> Facts:
     try:
         msgspec.convert(found, kinds)
     except msgspec.ValidationError as e:
-        told, _, place = str(e).partition(" - at `$.")
-        raise _other_content(path, f"{place.rstrip('`')}: {told[0].lower()}{told[1:]}") from e
+        told, _, place = str(e).partition(" - at `$")
+        key = place.strip(".`").partition("[")[0] or "the file"
+        words = told.replace(", got ", ", found ")
+        raise _other_content(path, f"in {key}: {words[0].lower()}{words[1:]}") from e
     return _in_facts(path, found)
 
 
