@@ -596,13 +596,14 @@ class _RankingFacts(TypedDict, total=False):
     note: str
 
 
-class _Line(TypedDict, total=False):
+class _Line(TypedDict):
     """A notebook's line of a manifest."""
 
     name: str
-    sha256: str
     seconds: float
     peak_mib: float
+    cpu_seconds: NotRequired[float]
+    sha256: NotRequired[str]
 
 
 class _Manifest(TypedDict, total=False):

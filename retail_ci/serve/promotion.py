@@ -528,9 +528,10 @@ def origin_of(run: Run) -> dict:
         Run, source_hash, recipe_hash, code_hash.
     """
     papers = read_manifest(run.path)
+    inputs = papers["inputs"] if "seal" in papers else papers.get("inputs")
     return {
         "run": papers.get("run", run.path.resolve().name),
-        "source_hash": _fingerprint(papers["inputs"]) if papers.get("inputs") else None,
+        "source_hash": _fingerprint(inputs) if inputs else None,
         "recipe_hash": _fingerprint(_recipe_of(run.config.recommender)),
         "code_hash": _code_of(run.path),
     }
