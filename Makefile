@@ -38,7 +38,8 @@ bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or
 soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, full disks; an hour
 # a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers
 # for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every
-# delicate export, two thousand flipped bits, a full disk at each call, two hundred odd shops
+# delicate export, two thousand flipped bits, each key of a run's facts changed, a full disk at each
+# call, two hundred odd shops
 	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(PYTEST) tests/test_api.py
 	@API_SEED=2 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
 	@API_SEED=3 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
@@ -49,6 +50,7 @@ soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, fu
 	@DAMAGES=10 $(PYTEST) tests/test_damage.py
 	@CASES=all $(PYTEST) tests/test_cases.py
 	@BITS=20 $(PYTEST) tests/test_bits.py
+	@CONTENT=1000 $(PYTEST) tests/test_content.py
 	@STEP=1 $(PYTEST) tests/test_disks.py
 	@SHOPS=200 $(PYTEST) tests/test_any_shop.py
 

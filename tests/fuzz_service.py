@@ -24,7 +24,7 @@ from small_service import PATIENCE, connections, get, open_files, served, tables
 
 from retail_ci.serve.bundle import activate, write_bundle
 
-STATUSES = {200, 304, 400, 404, 405, 408, 413, 414, 421, 422, 431}
+STATUSES = {200, 304, 400, 403, 404, 405, 408, 413, 414, 421, 422, 431}
 PATHS = [
     *("/v1/recommend", "/recommend", "/v1/recommend/batch", "/v1/segments", "/v1/segments/C00001"),
     *("/v1/segments/%00", "/v1/segments/%ff", "/v1/segments/a%2Fb", "/v1/products/P0012/similar"),

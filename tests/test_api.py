@@ -470,6 +470,32 @@ def test_another_name_for_this_machine_is_not_answered_without_keys(service):
     assert told.headers["content-type"] == "application/problem+json"
 
 
+def test_an_error_repeats_little_of_what_was_sent(service):
+    """The name of a field stood in it twice, up to a megabyte each time."""
+    for fields in ({"x" * 900_000: 1}, {f"{n}{'☀' * 9_000}": 1 for n in range(18)}):
+        for path, who in (("/recommend", "customer_id"), ("/recommend/batch", "customer_ids")):
+            told = service.post(f"/v1{path}", json=fields | {who: ["C00001"]})
+            assert told.status_code == 422 and len(told.content) < 10_000
+            name = next(iter(fields))[:100]
+            assert any(e["field"] == f"{name}…" for e in told.json()["errors"])
+            assert f"{name}…: Extra inputs are not permitted" in told.json()["detail"]
+
+
+def test_without_keys_nobody_is_answered_through_a_proxy(serving, service):
+    """A proxy on this machine speaks for callers from anywhere, and may set Host to localhost."""
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    with served(serving, RETAIL_CI_API_KEYS=digest) as (base, _):
+        for name in ("Forwarded", "Via", "X-Forwarded-For", "x-forwarded-host", "X-Real-IP"):
+            given = {name: "203.0.113.9"}
+            told = service.post("/recommend", json={"customer_id": "C00001"}, headers=given)
+            assert told.status_code == 403, name
+            assert "came through a proxy. Set RETAIL_CI_API_KEYS" in told.json()["detail"]
+            assert service.get("/v1/segments/C00001", headers=given).status_code == 403
+            assert service.get("/health/live", headers=given).status_code == 200
+            known = given | {"X-API-Key": "open sesame"}
+            assert get(f"{base}/v1/segments/C00001", headers=known).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/recommend/", "/v1/recommend/", "/v1/model/", "/metrics/"])
 def test_a_slash_too_many_redirects_nobody(service, path):
     """A redirection would name http behind a proxy with TLS, and the key would go there."""

@@ -26,6 +26,8 @@ SECRET = "hunter2"
 FORMS = {
     "login": "postgresql://ann:hunter2@host/shop",
     "blank in a login": "postgresql://ann:the hunter2@host/shop",
+    "an @ and a blank in a login": "postgresql://ann:a@b the hunter2@host/shop",
+    "an address and a blank in a login": "postgresql://ann:a@b:1/c hunter2@host/shop",
     "signs in a login": "postgresql://ann:a/b@hunter2#?@host/shop",
     "token for a login": "https://hunter2@host/shop",
     "Oracle": "jdbc:oracle:thin:ann/hunter2@//host:1521/shop",

@@ -26,6 +26,7 @@ from retail_ci.core.config import Config, MlflowConfig, load_config
 from retail_ci.core.errors import RunError
 from retail_ci.core.runs import ARTEFACTS, Run
 from retail_ci.customers.segmentation import CustomerSegmentation, save_model
+from retail_ci.evaluate.offline import settings_of
 from retail_ci.pipeline.forget import _clear_server
 from retail_ci.pipeline.manifest import publish, write_manifest
 from retail_ci.recommend.hybrid import configured
@@ -68,7 +69,15 @@ def shop_log(seed: int) -> pd.DataFrame:
         date=pd.Timestamp("2025-01-01") + pd.to_timedelta(log["day"], unit="D"),
         quantity=1.0,
         price=2.0 + log["product_id"].str[1:].astype(int),
-    ).drop(columns="day")
+        day=lambda t: t["date"],
+        month=lambda t: t["date"].dt.to_period("M").dt.start_time,
+        transaction_id=[f"T{n}" for n in range(len(log))],
+        revenue=lambda t: t["price"],
+        weekday=lambda t: t["date"].dt.day_of_week + 1,
+        hour=0,
+        is_weekend=lambda t: t["weekday"] > 5,
+        is_return=False,
+    )
 
 
 def finished_run(project: Project, name: str, seed: int = 0, **recommender) -> Run:
@@ -85,6 +94,7 @@ def finished_run(project: Project, name: str, seed: int = 0, **recommender) -> R
         .reset_index()
     )
     features.insert(1, "recency", (log["date"].max() - features.pop("last")).dt.days + 1)
+    scores = {"r_score": 5, "f_score": 5, "m_score": 5, "rfm_score": "555"}
     products = pd.DataFrame({"product_id": sorted(log["product_id"].unique())}).assign(
         category=lambda t: np.where(t.index % 2, "skin", "hair"), price=2.0 + np.arange(12)
     )
@@ -95,10 +105,10 @@ def finished_run(project: Project, name: str, seed: int = 0, **recommender) -> R
     tables = {
         "transactions": log,
         "products": products,
-        "features": features,
+        "features": features.assign(**scores),
         "recommender": configured(config.recommender).fit(log, products).to_arrays(),
         "segments": features[["customer_id"]].assign(
-            segment="Champions", r_score=5, f_score=5, m_score=5, rfm_score="555", action="thank"
+            segment="Champions", action="thank", why="", value_at_risk=0.0, outlier=False, **scores
         ),
         "data_metrics": {
             "rows_in": len(log),
@@ -118,9 +128,14 @@ def finished_run(project: Project, name: str, seed: int = 0, **recommender) -> R
             "paired": {
                 "any": {
                     "weighted": {
-                        "personal_decayed": {"ndcg": {"value": 0.1, "low": 0.05, "high": 0.15}}
+                        rival: {"ndcg": {"value": 0.1, "low": 0.05, "high": 0.15}}
+                        for rival in ("personal_decayed", "random")
                     }
                 }
+            },
+            "protocol": {
+                "customers": {"any": 60, "discovery": 0},
+                **settings_of({config.recommender.production: configured(config.recommender)}),
             },
         },
     }

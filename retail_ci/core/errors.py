@@ -212,6 +212,7 @@ _USER = re.compile(r"[^\s:/]*+:")  # may hold an @, such as ann@shop
 _ORACLE_USER = re.compile(r"[^\s:/@]++/")
 _TOKEN = re.compile(r"[^\s/?#:@]++(?=@)")
 _HOST = re.compile(r"(?://)?(?:\[|[\w.-]++(?![^\s:/?#,;)'\"\]}]))")
+_STOP = re.compile(r"[,;:.!?\"'`)\]}](?=\s)")
 _PORT = re.compile(r"\d++(?![^\s/?#,;.)'\"\]}])")
 
 
@@ -242,8 +243,9 @@ def _end_of_login(address: re.Match[str], ats: list[int], blanks: list[int]) -> 
     word = bisect.bisect_left(blanks, start)
     at = _last(ats, user.end(), blanks[word])
     whole = at >= 0 and _HOST.match(text, at + 1) is not None
-    if plain and not whole and text[start] != "[":  # there an IPv6 host begins
-        at = max(at, _last(ats, blanks[word], _furthest(text, user.end(), word, blanks)))
+    if plain and text[start] != "[":  # there an IPv6 host begins
+        furthest = (_sentence_end if whole else _furthest)(text, user.end(), word, blanks)
+        at = max(at, _last(ats, blanks[word], furthest))
     return 0 if at < 0 or _VARIABLE.fullmatch(text, user.end(), at) else at + 1
 
 
@@ -259,6 +261,20 @@ def _furthest(text: str, start: int, word: int, blanks: list[int]) -> int:
     """
     if _PORT.match(text, start):
         return blanks[min(word + 1, len(blanks) - 1)]
+    return _next_address(text, start)
+
+
+def _sentence_end(text: str, start: int, word: int, blanks: list[int]) -> int:
+    """How far a password with an @ and then a blank can reach, where its first word is a whole
+    address already: up to a sign after which a sentence goes on, or the next address.
+    """
+    end = _next_address(text, start)
+    stop = _STOP.search(text, max(blanks[word] - 1, start), end)
+    return stop.start() if stop else end
+
+
+def _next_address(text: str, start: int) -> int:
+    """Where the next address begins; the end of the text where none does."""
     following = text.find("://", start)
     return len(text) if following < 0 else following
 

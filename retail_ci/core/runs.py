@@ -22,18 +22,22 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+import lazy_loader
 import yaml
 
 from .config import Config, _is_project, config_path, find_root, load_config, shipped
 from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import use_locale
 
+msgspec = lazy_loader.load("msgspec")  # imported when the first file is checked
+
 # %% auto #0
-__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link', 'staging',
-           'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save', 'load', 'sha256',
-           'seal_of', 'read_manifest', 'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
+__all__ = ['msgspec', 'ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
+           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save', 'load',
+           'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run', 'check_table', 'Run',
+           'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -477,7 +481,7 @@ def load(path: str | Path) -> Any:
         If it is not written in its format.
     """
     path = Path(path)
-    if path.suffix == ".json":
+    if path.suffix in (".json", ".ipynb"):
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except RecursionError as e:
@@ -528,6 +532,195 @@ class _Papermill:
 
 
 _papermill = _Papermill()
+
+# %% ../../nbs/00c_runs.ipynb #37074f7d
+class _Interval(TypedDict, total=False):
+    """A number and the ends of its interval; None where it could not be measured."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class _DataFacts(TypedDict, total=False):
+    """What readers use of data.json."""
+
+    rows_in: int
+    kept: int
+    rejected: int
+    collapsed: int
+    set_aside: int
+    anonymous: int
+    returns: int
+    customers: int
+    baskets: int
+    products: int | None
+    revenue: float | None
+    first_date: str | None
+    last_date: str | None
+    by_reason: dict[str, int]
+    by_flag: dict[str, int]
+    revenue_by_fate: dict[str, float | None]
+
+
+class _Stability(TypedDict, total=False):
+    """How well the segments are found again."""
+
+    value: float | None
+
+
+class _SegmentFacts(TypedDict, total=False):
+    """What readers use of segments.json."""
+
+    k: int
+    customers: int
+    stability: _Stability | None
+    profiles: list[dict[str, Any]]
+
+
+class _Protocol(TypedDict, total=False):
+    """How the rankings were measured."""
+
+    customers: dict[str, int]
+    settings: dict[str, dict[str, Any]]
+
+
+class _RankingFacts(TypedDict, total=False):
+    """What readers use of ranking.json."""
+
+    any: dict[str, dict[str, _Interval]]
+    discovery: dict[str, dict[str, _Interval]]
+    paired: dict[str, dict[str, dict[str, dict[str, _Interval]]]]
+    protocol: _Protocol
+    production: str
+    note: str
+
+
+class _Line(TypedDict):
+    """A notebook's line of a manifest."""
+
+    name: str
+    seconds: float
+    peak_mib: float
+    cpu_seconds: NotRequired[float]
+    sha256: NotRequired[str]
+
+
+class _Manifest(TypedDict, total=False):
+    """What readers use of manifest.json beside its lists of files."""
+
+    run: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, int]
+    versions: dict[str, str | None]
+    commit: str | None
+    notebooks: list[_Line]
+    started: str
+    finished: str
+    seconds: float
+
+
+class _Output(TypedDict, total=False):
+    """What a cell of an executed notebook shows."""
+
+    data: dict[str, str | list[Any] | dict[str, Any]]
+
+
+class _Cell(TypedDict):
+    """A cell of a notebook."""
+
+    cell_type: str
+    source: str | list[str]
+    metadata: dict[str, Any]
+    outputs: NotRequired[list[_Output]]
+
+
+class _Notebook(TypedDict):
+    """An executed notebook."""
+
+    cells: list[_Cell]
+    metadata: dict[str, Any]
+
+
+_CONTENT: dict[str, Any] = {  # the end of a file's path: its keys and their kinds
+    "*.ipynb": _Notebook,
+    "manifest.json": _Manifest,
+    ARTEFACTS["data_metrics"].path: _DataFacts,
+    ARTEFACTS["segment_metrics"].path: _SegmentFacts,
+    ARTEFACTS["ranking_metrics"].path: _RankingFacts,
+}
+
+# %% ../../nbs/00c_runs.ipynb #2d290959
+class Facts(dict):
+    """The facts of a JSON file: a dict in which a missing key is one sentence, not a `KeyError`.
+
+    Parameters
+    ----------
+    file : Path
+        Where they stand.
+    values : Mapping[str, Any]
+        What they are.
+    """
+
+    def __init__(self, file: Path, values: Mapping[str, Any]):
+        super().__init__(values)
+        self.file = file
+
+    def __missing__(self, key: str) -> Any:
+        """Say which key the file lacks."""
+        raise _other_content(self.file, f"expected the key {shown(str(key))} in it, found none")
+
+
+def load_facts(file: str | Path) -> Facts:
+    """Read a JSON file of ours that holds an object, and compare its known keys with their kinds.
+
+    Parameters
+    ----------
+    file : str | Path
+        A file of a run; an executed notebook is one too.
+
+    Returns
+    -------
+    Facts
+        What it holds.
+
+    Raises
+    ------
+    RunError
+        If it is no JSON object, or one of its keys is of another kind.
+    """
+    path = Path(file)
+    with translating(RunError, f"{path} cannot be read", "Run the chain again."):
+        found = load(path)
+    if not isinstance(found, dict):
+        raise _other_content(path, f"expected an object, found {shown(found)}")
+    kinds = next((_CONTENT[name] for name in _CONTENT if path.match(name)), dict[str, Any])
+    try:
+        msgspec.convert(found, kinds)
+    except msgspec.ValidationError as e:
+        told, _, place = str(e).partition(" - at `$")
+        key = place.strip(".`").partition("[")[0] or "the file"
+        words = told.replace(", got ", ", found ")
+        raise _other_content(path, f"in {key}: {words[0].lower()}{words[1:]}") from e
+    return _in_facts(path, found)
+
+
+def _in_facts(path: Path, value: Any) -> Any:
+    """The same with each object as `Facts`."""
+    if isinstance(value, dict):
+        return Facts(path, {key: _in_facts(path, inner) for key, inner in value.items()})
+    if isinstance(value, list):
+        return [_in_facts(path, inner) for inner in value]
+    return value
+
+
+def _other_content(path: Path, what: str) -> RunError:
+    """The sentence for a file that is whole and holds something else."""
+    return RunError(
+        f"{path} is not what this version writes: {what}. Run the chain again with `retail-ci "
+        "run`: the new run takes the place of this one."
+    )
 
 # %% ../../nbs/00c_runs.ipynb #ad35d741
 def sha256(path: str | Path) -> str:
@@ -610,7 +803,7 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
         raise _damaged(file)
     if "seal" in marks and papers["seal"] != seal_of(papers):
         raise _damaged(file)
-    return papers
+    return load_facts(file)
 
 
 def check_file(run: str | Path, file: str | Path) -> Path:
@@ -691,6 +884,83 @@ def _damaged(path: Path, what: str = "is not as the run has written it") -> RunE
         "the new run takes the place of this one."
     )
 
+# %% ../../nbs/00c_runs.ipynb #472ad8bc
+# table: kind: the columns that each run writes; not each log has those with a question mark
+_COLUMNS: dict[str, dict[str, str]] = {
+    "transactions": {
+        "text": "transaction_id customer_id product_id?",
+        "time": "date day month",
+        "number": "quantity price revenue weekday hour",
+        "flag": "is_return is_weekend",
+    },
+    "customers": {"text": "customer_id", "time": "first_purchase?", "flag": "counter_like?"},
+    "products": {
+        "text": "product_id product_name? category? subcategory? brand?",
+        "number": "price?",
+    },
+    "features": {
+        "text": "customer_id rfm_score rfm_segment?",
+        "number": "recency frequency monetary r_score f_score m_score",
+    },
+    "segments": {
+        "text": "customer_id segment rfm_score why action",
+        "number": "r_score f_score m_score value_at_risk",
+        "flag": "outlier",
+    },
+    "snapshots": {
+        "text": "customer_id segment",
+        "time": "month_end",
+        "number": "recency? frequency? monetary? r_score? f_score? m_score?",
+        "flag": "short_history?",
+    },
+    "worth": {
+        "text": "customer_id",
+        "number": "p_alive value_90 value_90_low value_90_high comes_30 lost_90",
+        "time": "next_visit next_visit_low_90 next_visit_high_90 overdue_since",
+    },
+    "recommendations": {
+        "text": "customer_id product_id method reason",
+        "number": "score rank",
+    },
+}
+_KINDS = {  # kind: how Arrow's names of its types begin
+    "text": ("string", "large_string", "dictionary", "null"),
+    "number": ("int", "uint", "float", "double", "decimal", "null"),
+    "time": ("timestamp", "date", "null"),
+    "flag": ("bool", "null"),
+}
+
+
+def check_table(path: str | Path, name: str) -> None:
+    """Raise `RunError` for a table of a run that lacks a column, or has one of another kind.
+
+    Parameters
+    ----------
+    path : str | Path
+        A parquet file.
+    name : str
+        The artefact that it is.
+    """
+    path = Path(path)
+    types = _column_kinds(path, *_state_of(path))
+    for kind, columns in _COLUMNS.get(name, {}).items():
+        for column in columns.split():
+            wanted = column.removesuffix("?")
+            found = types.get(wanted, "" if column == wanted else "null")
+            if not found:
+                raise _other_content(path, f"expected the column {wanted!r} in it, found none")
+            if not found.startswith(_KINDS[kind]):
+                raise _other_content(path, f"expected {kind} in {wanted!r}, found {found}")
+
+
+@functools.lru_cache(256)
+def _column_kinds(path: Path, *state: int) -> dict[str, str]:
+    """The columns of a parquet file with Arrow's names of their types."""
+    import pyarrow.parquet as pq
+
+    with translating(RunError, f"{path} cannot be read", "Run the chain again."):
+        return {field.name: str(field.type) for field in pq.read_schema(path)}
+
 # %% ../../nbs/00c_runs.ipynb #092dce92
 @dataclass
 class Run:
@@ -740,7 +1010,7 @@ class Run:
         ------
         RunError
             For a name that does not exist, with the nearest one, and for a file of a finished run
-            that is not as it was written.
+            that is not as it was written, or a table that is not what this version writes.
 
         Examples
         --------
@@ -748,7 +1018,11 @@ class Run:
         >>> run.file("data_metrics").as_posix()
         'runs/example/metrics/data.json'
         """
-        return check_file(*self._place(name))
+        folder, file = self._place(name)
+        path = check_file(folder, file)
+        if path.suffix == ".parquet" and file in _sums_in(folder) and path.exists():
+            check_table(path, name)
+        return path
 
     def _place(self, name: str) -> tuple[Path, str]:
         """The folder that holds an artefact, and its path in there."""
@@ -813,12 +1087,11 @@ class Run:
         {'rows_in': 3}
         """
         path = self.file(name)
+        if path.suffix == ".json" and path.exists():
+            return load_facts(path)
         if path.exists():
             with translating(RunError, f"{path} cannot be read", "Run the chain again."):
-                found = load(path)
-                if path.suffix == ".json" and not isinstance(found, dict):
-                    raise ValueError("the JSON holds no object")
-                return found
+                return load(path)
         raise RunError(self._absence(name))
 
     def require(self, name: str) -> None:

@@ -101,11 +101,14 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
 
 def _links_in(home: Path) -> list[str]:
     """Links to other places, in which customers may still stand; those are not ours to change."""
-    links = (p for folder in (home, home / "serving") for p in folder.glob("*") if p.is_symlink())
+    ours = (home / "current", home / "serving" / "current")
+    inside = (
+        Path(folder, name) for folder, *names in os.walk(home) for some in names for name in some
+    )
     return [
         f"what the link {path.relative_to(home.parent).as_posix()} points to: {os.readlink(path)}"
-        for path in sorted(links)
-        if path.name != "current"
+        for path in sorted(path for path in inside if path.is_symlink())
+        if path not in ours
     ]
 
 
@@ -125,9 +128,14 @@ def _clear_runs(home: Path, run: Run, version: str | None, customers: Sequence[s
         return removed + _clear_serving(home / "serving", version)
 
 
-def _known_customers(run: Run, customers: Sequence[str]) -> int:
-    """How many of some customers a run knows."""
-    known = set(run.read("segments")["customer_id"]) if run.has("segments") else set()
+def _known_customers(run: Run, customers: Sequence[str]) -> int | None:
+    """How many of some customers a run knows; None for a run that cannot be read, which is no
+    reason to forget nobody: it is removed, and another takes its place.
+    """
+    try:
+        known = set(run.read("segments")["customer_id"]) if run.has("segments") else set()
+    except RunError:
+        return None
     return len(known & set(customers))
 
 
@@ -159,7 +167,7 @@ def _clear_home(home: Path, run: Path, forgotten: Forgotten) -> list[str]:
         _remove(path)
         gone.append(path.name)
     for file in sorted(p for folder in _LISTS for p in (home / folder).rglob("*")):
-        if file.is_file() and _drop_lines(file, forgotten):
+        if file.is_file() and not file.is_symlink() and _drop_lines(file, forgotten):
             gone.append(f"lines of {file.relative_to(home).as_posix()}")
     flush(home, deep=False)  # what is gone must not come back with the power
     return gone
@@ -302,11 +310,17 @@ def report_text(report: dict[str, Any]) -> str:
         Lines.
     """
     served = f"; {report['model']} answers now" if report["model"] else ""
-    unknown = report["customers"] - report["known_before"]
+    known = report["known_before"]
+    unknown = 0 if known is None else report["customers"] - known
+    before = (
+        "how many of them were in the run before is not known, because it could not be read"
+        if known is None
+        else f"{count(known)} of them in the run before"
+    )
     return "\n".join(
         [
-            f"{count(report['customers'])} forgotten, {count(report['known_before'])} of them in "
-            f"the run before. The run {report['run']} was made without them{served}.",
+            f"{count(report['customers'])} forgotten, {before}. The run {report['run']} was made "
+            f"without them{served}.",
             *[_AS_WRITTEN.format(count(unknown))] * bool(unknown),
             f"Removed: {', '.join(report['removed']) or 'nothing'}.",
             "What was not looked at, and is yours to look at:",

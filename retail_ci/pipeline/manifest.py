@@ -434,7 +434,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
             keys = value if isinstance(value, dict) else {"": value}
             flat |= {f"{section}.{key}".rstrip("."): held for key, held in keys.items()}
     for key in ("data.transactions", "data.products", "data.customers"):
-        if flat.get(key) and os.path.isabs(flat[key]):
+        if isinstance(flat.get(key), str) and os.path.isabs(flat[key]):
             flat[key] = os.path.basename(flat[key])
     return flat
 

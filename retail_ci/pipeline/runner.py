@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from ..core.config import Config, find_root, load_config, supplied
 from ..core.errors import ConfigError, RunError, require_extra, translation
-from ..core.runs import load
+from ..core.runs import load, read_manifest
 from .afterwards import PostRunWorker
 from .chain import Progress, chain, split, timing_table
 from .kernels import Server, run_notebooks
@@ -338,7 +338,7 @@ def refresh_reports(run: Path, root: Path) -> list[str]:
     Traceback (most recent call last):
     retail_ci.core.errors.ConfigError: --publish works only with an unchanged ...
     """
-    if load(run / "manifest.json")["config"] != json.loads(
+    if read_manifest(run)["config"] != json.loads(
         json.dumps(dataclasses.asdict(load_config(root / "configs/default.yaml")))
     ):
         raise ConfigError(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from retail_ci.core.formats import (
     share,
     sql_text,
 )
+from ..core.runs import load_facts
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
 from .shop_facts import goals_of, names_customers
 
@@ -778,9 +778,7 @@ def charts_of(run_dir: Path) -> dict[str, dict]:
         Figure: its chart.
     """
     facts = {
-        name: json.loads(file.read_text(encoding="utf-8"))
-        if (file := run_dir / f"metrics/{name}.json").exists()
-        else {}
+        name: load_facts(file) if (file := run_dir / f"metrics/{name}.json").exists() else {}
         for name in ("insights", "movement", "ranking", "backtest")
     }
     insights = facts["insights"]

@@ -37,7 +37,7 @@ from retail_ci.core.formats import (
     number,
     share,
 )
-from ..core.runs import Run
+from ..core.runs import Run, load_facts
 from ..core.show import Html
 from ..customers.features import FEATURES, feature_text
 from ..customers.segment_names import PROTOTYPES
@@ -433,7 +433,7 @@ def _findings_in(notebook: Path) -> dict[str, tuple[str, str]]:
     """
     found = {}
     pattern = r'data-figure="([\w-]+)" alt="([^"]*)".*?<figcaption>(.*?)</figcaption>'
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    for cell in load_facts(notebook)["cells"]:
         for output in cell.get("outputs", []):
             text = "".join(output.get("data", {}).get("text/html", ""))
             found.update(
@@ -460,11 +460,7 @@ def facts_of(run_dir: Path) -> Facts:
     """
 
     def read(name):
-        return (
-            json.loads(file.read_text(encoding="utf-8"))
-            if (file := run_dir / name).exists()
-            else {}
-        )
+        return load_facts(file) if (file := run_dir / name).exists() else {}
 
     figures: dict = {}
     for notebook in sorted(run_dir.glob("executed/0*.ipynb")):
@@ -2875,7 +2871,7 @@ def _home_of(facts: Facts) -> dict[str, str]:
     if not file.exists():
         return {}
     told = []
-    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+    for cell in load_facts(file)["cells"]:
         for output in cell.get("outputs", []):
             told.append("".join(output.get("data", {}).get("text/html", "")))
     return {"index": "\n".join(told)}

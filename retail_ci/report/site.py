@@ -30,7 +30,7 @@ from typing import Any, cast
 
 import yaml
 
-from ..core.errors import ConfigError, RunError, one_line, require_extra
+from ..core.errors import ConfigError, RetailError, RunError, one_line, require_extra
 from ..core.formats import use_locale
 from ..core.runs import check_run, staging
 from . import pages as report_pages
@@ -1532,7 +1532,25 @@ def _print_brief(site: Path, browser: str, spare: Path) -> None:
     offer = '<span class=on-screen>To forward it: <a href="brief.pdf">this brief as PDF</a>.</span>'
     page.write_text(_ON_SCREEN.sub(lambda m: offer, text, count=1), encoding="utf-8")
 
-# %% ../../nbs/10d_site.ipynb #9923c001
+# %% ../../nbs/10d_site.ipynb #fb3094ea
+@contextmanager
+def _showable(run_dir: Path) -> Iterator[None]:
+    """While pages are made from a run: what no page can put into words becomes a sentence. It names
+    both causes, since nobody knows here which one it is.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
+        if isinstance(e, RetailError):
+            raise
+        raise RunError(
+            f"No page can be made from {run_dir}: it holds something that cannot be shown "
+            f"({type(e).__name__}: {one_line(str(e), 100)}). Run the chain again with `retail-ci "
+            "run`, in case another version wrote it. If that changes nothing, a page is at fault: "
+            "RETAIL_CI_DEBUG=1 shows which."
+        ) from e
+
+# %% ../../nbs/10d_site.ipynb #3533ec93
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Let Python not look for cycles: it would walk through all pages again and again."""
@@ -1589,7 +1607,8 @@ def build_site(
     browser = _browser() if pdf else None
     out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage, _no_collection():
-        site = _make_pages(run_dir, root, stage, tools)
+        with _showable(run_dir):
+            site = _make_pages(run_dir, root, stage, tools)
         if browser:
             _print_brief(site, browser, stage)
         return _replace_folder(site, out, stage / "old")

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -597,12 +597,18 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
     )
 
 
+_NAMED = 100  # signs of a field's name that an error repeats: a caller can send a megabyte of them
+
+
+def _field_at(place: Sequence[str | int]) -> str:
+    """The name of a field of a request, not longer than somebody reads."""
+    name = ".".join(str(part) for part in place[1:]) or "body"
+    return name if len(name) <= _NAMED else f"{name[:_NAMED]}…"
+
+
 async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     """A request that does not fit the types."""
-    errors = [
-        {"field": ".".join(str(part) for part in e["loc"][1:]) or "body", "message": e["msg"]}
-        for e in error.errors()[:20]
-    ]
+    errors = [{"field": _field_at(e["loc"]), "message": e["msg"]} for e in error.errors()[:20]]
     if any(e["type"] == "json_invalid" for e in error.errors()[:1]):
         return _problem(400, "The body is no valid JSON.", request.scope.get("request_id"))
     found = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:3])
@@ -645,6 +651,12 @@ def _authorise(
                 "This service has no API keys, so it answers on the loopback address only. Set "
                 "RETAIL_CI_API_KEYS.",
             )
+        if not _BY_PROXY.isdisjoint(headers):
+            return "", (
+                403,
+                "This service has no API keys, so it answers callers on this machine only, and "
+                "this request came through a proxy. Set RETAIL_CI_API_KEYS.",
+            )
         if is_local(_host_of(headers.get(b"host", b"localhost"))):
             return "local", None
         return "", (
@@ -657,6 +669,10 @@ def _authorise(
     if given and any(hmac.compare_digest(digest, key) for key in keys.names):
         return digest, None
     return "", (401, "An API key is needed: send it as X-API-Key, or as a bearer token.")
+
+
+# what proxies add: behind one, a caller from anywhere comes from the loopback address
+_BY_PROXY = frozenset((b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
 def _bearer(given: bytes) -> bytes:

@@ -28,6 +28,7 @@ from retail_ci.core.runs import (
     check_sensitive,
     flush,
     load,
+    load_facts,
     make_folder,
     read_manifest,
     remove_whole,
@@ -510,7 +511,7 @@ def _load_cells(notebook: Path) -> list[dict]:
     list[dict]
         Its cells.
     """
-    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return load_facts(notebook)["cells"]
 
 
 def origin_of(run: Run) -> dict:
@@ -527,9 +528,10 @@ def origin_of(run: Run) -> dict:
         Run, source_hash, recipe_hash, code_hash.
     """
     papers = read_manifest(run.path)
+    inputs = papers["inputs"] if "seal" in papers else papers.get("inputs")
     return {
         "run": papers.get("run", run.path.resolve().name),
-        "source_hash": _fingerprint(papers["inputs"]) if papers.get("inputs") else None,
+        "source_hash": _fingerprint(inputs) if inputs else None,
         "recipe_hash": _fingerprint(_recipe_of(run.config.recommender)),
         "code_hash": _code_of(run.path),
     }
@@ -632,6 +634,25 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
             "could not be measured" if stable is None else f"ARI {stable:.2f}",
         ),
     ]
+
+# %% ../../nbs/06a_promotion.ipynb #c8bec25a
+def _check_measured(ranking: Mapping, segments: Mapping, settings: RecommenderConfig) -> None:
+    """Raise `RunError` for results with a gap: it would pass for a question that nobody could ask,
+    such as one about a month in which nobody came back.
+    """
+    if (steady := segments["stability"]) is not None:
+        _ = steady["value"]
+    if "note" in ranking:
+        return
+    production = ranking["production"]
+    for task, rival in _RIVALS.items():
+        if not ranking["protocol"]["customers"][task]:
+            continue
+        _ = ranking[task][production]["ndcg"]
+        for other in {rival, "random"} - {production}:
+            _ = ranking["paired"][task][production][other]["ndcg"]["low"]
+    if len(_recipe_of(settings)) > 1:
+        _ = ranking["protocol"]["settings"][settings.production]
 
 # %% ../../nbs/06a_promotion.ipynb #8eb22e2f
 def as_measured(ranking: Mapping, settings: RecommenderConfig) -> Check:
@@ -968,14 +989,11 @@ def promote(
         _heal(serving)
         tidy(serving)
         before = current_bundle(serving)
-        ranking = run.read("ranking_metrics")
+        ranking, segments = run.read("ranking_metrics"), run.read("segment_metrics")
+        if read_manifest(run.path):
+            _check_measured(ranking, segments, run.config.recommender)
         checks = [
-            *gate(
-                run.read("data_metrics"),
-                ranking,
-                run.read("segment_metrics"),
-                run.config.data.max_rejected,
-            ),
+            *gate(run.read("data_metrics"), ranking, segments, run.config.data.max_rejected),
             as_measured(ranking, run.config.recommender),
         ]
         if before is not None:

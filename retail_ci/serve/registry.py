@@ -690,7 +690,7 @@ def _note_verdicts(store: Store, versions: Sequence[Any], lines: Sequence[Mappin
             f"{'yes' if c['passed'] else 'NO'}  {c['name']}: {c['found']}" for c in line["checks"]
         ]
         text = "\n".join([f"{_outcome(line)} ({line['when']})", *answers])[:5000]
-        mine = [v for v in versions if v.tags.get("run") == line["run"]]
+        mine = [v for v in versions if v.tags.get("run", "") == line.get("run")]
         for v in [v for v in mine if v.tags.get("verdict") != text]:
             store.client.set_model_version_tag(v.name, str(v.version), "verdict", text)
             v.tags["verdict"] = text
@@ -700,7 +700,7 @@ def _outcome(line: Mapping) -> str:
     """Name the outcome of a line of the log."""
     if line.get("interrupted"):
         return "interrupted"
-    if line["forced"]:
+    if line.get("forced"):
         return f"forced: {line['forced']}"
     return "passed" if line["promoted"] else "refused"
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from ..core.config import Config, find_root, from_environment, load_config
 from ..core.errors import ConfigError, RunError, missing_package, one_line
-from ..core.runs import ARTEFACTS, Run, atomic_write, read_manifest
+from ..core.runs import ARTEFACTS, Run, atomic_write, load_facts, read_manifest
 from .promotion import origin_of
 
 # %% auto #0
@@ -619,7 +619,7 @@ def _stage_facts(notebook: Path) -> dict[str, Any]:
     """
     if not notebook.exists():
         return {"sections": [], "began": None, "ended": None}
-    found = json.loads(notebook.read_text(encoding="utf-8"))
+    found = load_facts(notebook)
     times = found["metadata"].get("papermill", {})
     code = "\n".join(
         "".join(c["source"])
