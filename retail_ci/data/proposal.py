@@ -444,6 +444,7 @@ class Examination:
     notes: list[str] = field(default_factory=list)  # what else was seen
     # the other sheets or tables of the source
     others: list[Examination] = field(default_factory=list)
+    days: pd.Series | None = None  # the lines of each day as it is written, once all are counted
 
     def settings(self) -> DataConfig:
         """The data section that the guesses make, without those that nobody has chosen."""
@@ -892,16 +893,19 @@ def _status_column(found: Assignment) -> Column | None:
 def _guess_status(found: Assignment) -> Iterator[Guess]:
     """The status column, and which of its values are no sales."""
     column = _status_column(found)
-    if column is None:
-        return
-    found_values = column.values.value_counts().index
+    if column is not None:
+        yield from _status_guesses(column.name, list(column.values.value_counts().index))
+
+
+def _status_guesses(name: str, found_values: list[str]) -> Iterator[Guess]:
+    """Which values of a status, the most frequent first, are no sales."""
     kinds: dict[str, list[str]] = {}
     for value in sorted(found_values):
         kinds.setdefault(status_kind(value), []).append(value)
     undone = {k: kinds[k] for k in ("cancelled", "returned") if k in kinds}
     shown = ", ".join(found_values[:6])
     why = f"its name, and the values {shown}; a line counts as a sale unless data.status lists it"
-    yield Guess("columns.status", column.name, "likely", why)
+    yield Guess("columns.status", name, "likely", why)
     told = "these values look cancelled or returned, the others count as sales"
     if "pending" in kinds:
         told += (
@@ -917,11 +921,14 @@ def _guess_currency(found: Assignment) -> Iterator[Guess]:
     """The currency of the report, or that a rate is needed for each."""
     named = [found.columns[name] for name in found.free() if aside_kind(name) == "currency"]
     column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
-    if column is None:
-        return
-    codes = column.values.value_counts().index
+    if column is not None:
+        yield from _currency_guesses(column.name, list(column.values.value_counts().index))
+
+
+def _currency_guesses(name: str, codes: list[str]) -> Iterator[Guess]:
+    """The currency of the report, by its codes, the most frequent first."""
     shown = ", ".join(codes[:8])
-    yield Guess("columns.currency", column.name, "likely", f"its name, and the values {shown}")
+    yield Guess("columns.currency", name, "likely", f"its name, and the values {shown}")
     if len(codes) == 1:
         yield Guess("report.currency", _sign(codes[0]), "likely", f"the amounts are in {shown}")
         return
@@ -1082,7 +1089,7 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
             Reading(
                 f"days are written {', '.join(formats)}", replace(settings, date_format=formats)
             )
-            for formats in date_readings(date.values)[0]
+            for formats in _day_readings(out, date)
         ]
     else:
         others.append(Reading("this proposal", settings))
@@ -1093,6 +1100,13 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
         _rival_readings(out, plain),
     )
     return [*others, *list(rivals)[:most]]
+
+
+def _day_readings(out: Examination, date: Column) -> list[list[str]]:
+    """The formats that read the days alike, of all lines where they are counted."""
+    if out.days is None:
+        return date_readings(date.values)[0]
+    return date_readings(pd.Series(out.days.index), lines=out.days)[0]
 
 
 def _lacking_readings(found: Assignment, settings: DataConfig) -> Iterator[Reading]:
@@ -1252,6 +1266,105 @@ def _odd_line(flag: dict) -> str:
     examples = f" ({'; '.join(flag['examples'])})" * bool(flag["examples"])
     return f"{flag['what']}{concerns}{examples}. {flag['change']} {flag['advice']}"
 
+# %% ../../nbs/01d_proposal.ipynb #ccffed96
+_CLOCK_NUMBERS = ("epoch_s", "epoch_ms", "excel")  # days that are no texts
+_MOST_SHAPES = 20_000  # different days or shapes of amounts; a column with more holds none
+
+
+def _texts(main: Source, name: str) -> ibis.Table | None:
+    """The different texts of a column and how many lines have each; None where it is no text."""
+    if name not in main.table.columns or not main.table[name].type().is_string():
+        return None
+    text = main.table[name].strip()
+    filled = text.notnull() & ~text.isin(["", *MISSING_WORDS])
+    return main.table.filter(filled).group_by(text=text).agg(n=ibis._.count())
+
+
+def _counted_by(texts: ibis.Table, *shape: ibis.Value) -> pd.Series | None:
+    """How many lines have each shape of a text, by one text of each, the commonest first."""
+    groups = texts.group_by([s.name(f"s{n}") for n, s in enumerate(shape)])
+    rows = groups.agg(text=ibis._.text.min(), n=ibis._.n.sum())
+    rows = rows.order_by([ibis.desc("n"), "text"]).limit(_MOST_SHAPES + 1).execute()
+    return None if len(rows) > _MOST_SHAPES else rows.set_index("text")["n"]
+
+
+def _days_as_written(texts: ibis.Table) -> pd.Series | None:
+    """The lines of each day, whatever its hour, and of each way to write a clock."""
+    colon = texts.text.find(":")
+    hour = ibis.greatest(colon - 2, 0)
+    timed = colon >= 0
+    day = ibis.ifelse(timed, texts.text.substr(0, hour).strip(), texts.text)
+    rest = texts.text.substr(ibis.greatest(colon, 0), 40).re_replace("[0-9]", "9")
+    return _counted_by(texts, day, ibis.ifelse(timed, rest, ""))
+
+
+def _replace_guesses(out: Examination, keys: set[str], found: Iterable[Guess]) -> None:
+    """Put guesses in the place of those of the same keys."""
+    at = next((n for n, g in enumerate(out.guesses) if g.key in keys), None)
+    if at is None:
+        return
+    rest = [g for g in out.guesses[at:] if g.key not in keys]
+    out.guesses = [*out.guesses[:at], *found, *rest]
+
+
+def _date_by_all(out: Examination, main: Source) -> None:
+    """Read the days of all lines, so that any of them may tell day and month apart."""
+    known = next((g for g in out.guesses if g.key == "date_format"), None)
+    date = out.found.get("date")
+    texts = _texts(main, date.name) if date else None
+    if known is None or date is None or texts is None or str(known.value) in _CLOCK_NUMBERS:
+        return
+    days = _days_as_written(texts)
+    if days is None or not len(days):
+        return
+    out.days = days
+    told = guess_date(date.name, pd.Series(days.index), days)
+    _replace_guesses(out, {"date_format"}, [told])
+
+
+def _numbers_by_all(out: Examination, main: Source) -> None:
+    """Read the amounts of all lines, so that any of them may tell the decimal sign."""
+    if not any(g.key == "decimal" for g in out.guesses):
+        return
+    names = [out.found.column(r).name for r in ("quantity", "price", "revenue") if out.found.get(r)]
+    shapes = {}
+    for name in names:
+        texts = _texts(main, name)
+        if texts is not None:
+            shapes[name] = _counted_by(texts, texts.text.re_replace("[2-9]", "1"))
+    known = {name: found for name, found in shapes.items() if found is not None}
+    if known and len(known) == len(shapes):
+        told = guess_numbers({n: pd.Series(s.index) for n, s in known.items()}, known)
+        _replace_guesses(out, {"decimal", "thousands", "currency_signs"}, told)
+
+
+def _values_by_all(out: Examination, main: Source) -> None:
+    """Know the statuses and currencies of all lines."""
+    ways = {"status": _status_guesses, "currency": _currency_guesses}
+    for role, way in ways.items():
+        name = next((g.value for g in out.guesses if g.key == f"columns.{role}"), None)
+        if name not in out.found.columns:
+            continue
+        values = [v for v, _ in _value_counts(out.found.columns[name], main, 51)]
+        if len(values) <= 50 and set(values) - set(out.found.columns[name].values.unique()):
+            keys = (
+                {f"columns.{role}", "status"}
+                if role == "status"
+                else {
+                    "columns.currency",
+                    "report.currency",
+                    "currency_rates",
+                }
+            )
+            _replace_guesses(out, keys, way(name, values))
+
+
+def _by_all_lines(out: Examination, main: Source) -> None:
+    """Let every line say how days and amounts are written, and what statuses there are."""
+    _date_by_all(out, main)
+    _numbers_by_all(out, main)
+    _values_by_all(out, main)
+
 # %% ../../nbs/01d_proposal.ipynb #a4283112
 def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     """List the columns that are not used and that matter.
@@ -1273,6 +1386,7 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     for name in [n for n in found.free() if n not in used and n not in found.passed]:
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
+        what = "date" if column.dates > 0.8 and what in ("amount", "price", "quantity") else what
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
             continue
         if what == "status" and not _tells_status(column):
@@ -1302,14 +1416,14 @@ def _said_by(out: Examination, main: Source) -> Iterator[str]:
             yield f"{role} {name!r}: {', '.join(f'{v} ({count(n)})' for v, n in counts[:8])}."
 
 
-def _value_counts(column: Column, main: Source | None) -> list[tuple[str, int]]:
+def _value_counts(column: Column, main: Source | None, most: int = 6) -> list[tuple[str, int]]:
     """The values of a column and how many lines have each, the most frequent first."""
     if main is None or column.name not in main.table.columns:
         return list(column.values.value_counts().items())
     value = main.table[column.name].cast("string")
     filled = value.notnull() & ~value.strip().isin(["", *MISSING_WORDS])
     counts = main.table.filter(filled).group_by(value=value).agg(n=ibis._.count())
-    rows = counts.order_by([ibis.desc("n"), "value"]).limit(6).execute()
+    rows = counts.order_by([ibis.desc("n"), "value"]).limit(most).execute()
     return list(zip(rows["value"], rows["n"]))
 
 
@@ -1524,7 +1638,9 @@ def _ask_aside(out: Examination) -> str:
     """About a column that is left out."""
     kinds: dict[str, Column] = {}
     for name in out.found.free():
-        kinds.setdefault(aside_kind(name), out.found.columns[name])
+        what, column = aside_kind(name), out.found.columns[name]
+        if what != "discount" or column.numeric > 0.8:  # a code says no amount
+            kinds.setdefault(what, column)
     keys = {g.key: g for g in out.guesses}
     if "status" in keys and (undone := keys["status"].value):
         shown = ", ".join(v for values in undone.values() for v in values)
@@ -1566,7 +1682,7 @@ def closing(out: Examination) -> list[str]:
     Parameters
     ----------
     out : Examination
-        From `examine`.
+        From `examine`. Its guesses are made again where all lines tell more than the first.
 
     Returns
     -------
@@ -1580,6 +1696,7 @@ def closing(out: Examination) -> list[str]:
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
         main = _open(out, folder)
+        _by_all_lines(out, main)
         lines += said_of_quotes(_as_laid_out(out))
         lines += list(_said_by(out, main))
         aside = left_out(out.found, main)

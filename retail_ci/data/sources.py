@@ -1818,7 +1818,25 @@ def open_source(con: Any, role: str, settings: DataConfig, staging: Path | None 
     ('customer_id', 'date', 'price', 'row', 'damaged')
     """
     with reading(settings, role):
-        return _open_source(con, role, settings, staging)
+        return _with_key(_open_source(con, role, settings, staging), role, settings)
+
+
+def _with_key(source: Source, role: str, settings: DataConfig) -> Source:
+    """A table whose ids are called as in the log, where data.keys names their column."""
+    if role not in settings.keys:
+        return source
+    theirs, key = settings.keys[role], role.removesuffix("s") + "_id"
+    mine = settings.columns.get(key, key)
+    held = [c for c in source.table.columns if c not in ("row", "damaged")]
+    if theirs not in held:
+        raise DataError(unknown("column", theirs, held, f"data.keys.{role}"))
+    if theirs != mine and any(c.casefold() == mine.casefold() != theirs.casefold() for c in held):
+        raise DataError(
+            f"The {role} have a column {mine!r} beside {theirs!r}, which data.keys.{role} names; "
+            "leave the key out, or leave that column out of the table."
+        )
+    names = {mine if c == theirs else c: source.table[c] for c in source.table.columns}
+    return Source(source.table.select(**names), source.parts, source.backend)
 
 
 def reading(
