@@ -1774,3 +1774,46 @@ def test_a_day_is_no_amount_that_was_paid(tmp_path):
     log = shop().assign(**{"Paid at": lambda t: t["day"]})
     told = "\n".join(closing(looked(log, tmp_path)))
     assert "date 'Paid at'" in told and "amount 'Paid at'" not in told
+
+
+@pytest.mark.parametrize("header", ["grup_category", "Kundengruppe Kategorie", "categoria_abc"])
+def test_a_group_with_a_strange_word_and_no_product_is_no_sure_category(tmp_path, header):
+    log = shop(90).drop(columns="product_no")
+    log[header] = ["Pharmacy", "Clinic", "Grocer"] * 30
+    found = looked(log, tmp_path)
+    assert sure(found).get("category", "unsure") == "unsure"
+
+
+def test_what_each_customer_has_one_of_is_no_category_of_products(tmp_path):
+    log = shop(90).drop(columns="product_no")
+    log["category"] = log["customer_no"].str[-1].map(lambda d: "AB"[int(d) % 2])
+    found = looked(log, tmp_path)
+    assert sure(found)["category"] == "unsure"
+    (told,) = [g.why for g in found.guesses if g.key == "columns.category"]
+    assert "a group of customers?" in told
+
+
+def test_a_category_without_products_stays_likely(tmp_path):
+    log = shop(90).drop(columns="product_no")
+    log["category"] = ["Food", "Toys", "Books", "Garden"] * 22 + ["Food", "Toys"]
+    assert sure(looked(log, tmp_path))["category"] == "likely"
+
+
+def test_a_file_of_one_column_is_no_log(tmp_path):
+    verdict = looked(shop()[["basket_no"]], tmp_path).verdict
+    assert "This table has one column, 'basket_no'" in verdict and "data.delimiter" in verdict
+
+
+@pytest.mark.parametrize("plain", ["log", "table"])
+def test_a_table_in_a_code_page_goes_with_a_log_in_ascii_and_the_reverse(tmp_path, plain):
+    log = shop().assign(remark="x" if plain == "log" else "Café")
+    names = [f"Crème {n}" if plain == "log" else f"Cream {n}" for n in range(12)]
+    goods = pd.DataFrame({"product_no": [f"P{n}" for n in range(12)], "product_name": names})
+    goods["category"] = ["A", "B", "C"] * 4
+    log.to_csv(tmp_path / "log.csv", index=False, encoding="cp1252")
+    goods.to_csv(tmp_path / "goods.csv", index=False, encoding="cp1252")
+    found = examine_all(str(tmp_path / "log.csv"))
+    settings = found.settings()
+    assert settings.encoding == "cp1252" and settings.products
+    table = open_source(connect(settings), "products", settings).table.execute()
+    assert sorted(table["product_name"]) == sorted(names)

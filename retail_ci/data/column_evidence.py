@@ -695,9 +695,28 @@ def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
     found.chosen[role] = replace(e, relation=relation, seen=(*e.seen, seen))
 
 
+def _whose_category(found: Assignment) -> None:
+    """Doubt a category that may be a group of customers, where no product shows whose it is: its
+    header has another word, or each customer has one, though they buy again.
+    """
+    category, customer = found.get("category"), found.get("customer_id")
+    if category is None or {"product_id", "product_name"} & set(found.chosen):
+        return
+    if "product" in header_ideas(category.name):
+        return
+    part = _groups(customer.values, category.values) if customer else np.nan
+    if part >= 0.95 and category.distinct > 1:
+        told = f"each customer has one in {share(part)} of the cases: a group of customers?"
+        _add(found, "category", -1, told)
+    elif words := header_words(category.name)[1]:
+        told = f"no product shows whose it is, and {words[0]!r} may be another's: of customers?"
+        _add(found, "category", -1, told)
+
+
 def _relate_products(found: Assignment) -> None:
     """Whether a product has one name and category, and a basket several products."""
     product, basket = found.get("product_id"), _receipts(found)
+    _whose_category(found)
     for role in ("product_name", "category"):
         part = (
             _groups(found.column("product_id").values, found.column(role).values)

@@ -95,6 +95,8 @@ def not_a_log(found: Assignment) -> str:
     """
     if told := _quoted(found):
         return told + "."
+    if len(found.columns) == 1:
+        return _single(next(iter(found.columns.values()))) + ". " + _LOG
     kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
     tallied = basket and basket.relation < 0 and customer and customer.unique  # orders in all
@@ -160,6 +162,14 @@ def _no_day(found: Assignment) -> str:
     days = [name for name, column in found.columns.items() if column.dates > 0.8]
     other = f" ({days[0]!r} is another)" if days else ""
     return f"no day of a sale{other}" if days else "no day on any of them"
+
+
+def _single(column: Column) -> str:
+    """Say that a table has one column, and what may be the reason."""
+    if column.dates > 0.8:
+        return f"This is a table of days: beside {column.name!r} it has nothing"
+    told = f"This table has one column, {column.name!r}"
+    return f"{told}; if another sign separates its columns, set data.delimiter to it"
 
 
 def _matrix(found: Assignment) -> str:

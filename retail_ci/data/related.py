@@ -100,13 +100,29 @@ def _tells_of(table: Examination, role: str) -> bool:
 _WHAT = {"product_id": ("products", "products"), "customer_id": ("customers", "customers")}
 
 
+def _plain(table: Examination) -> bool:
+    """Whether a text is ASCII, which every usual encoding reads alike."""
+    known = [g for g in table.guesses if g.key == "encoding"]
+    return any(g.value is None and "ASCII" in g.why for g in known)
+
+
+def _replace_encoding(out: Examination, table: Examination) -> None:
+    """Take the encoding of a table for a log that is ASCII."""
+    (given,) = [g for g in table.guesses if g.key == "encoding"]
+    told = replace(given, why=f"{Path(table.source).name}: {given.why}")
+    out.guesses = [told if g.key == "encoding" else g for g in out.guesses]
+
+
 def _other_layout(out: Examination, table: Examination) -> str:
     """What keeps a table from being read with the settings of the log."""
     mine, theirs = ({g.key: g.value for g in e.guesses} for e in (out, table))
     if mine.get("delimiter") != theirs.get("delimiter"):
         out.guesses = [g for g in out.guesses if g.key != "delimiter"]
     for key in ("encoding", "header", "skip_rows"):
-        if mine.get(key) != theirs.get(key):
+        if key == "encoding" and (_plain(out) or _plain(table)):
+            if theirs.get(key):
+                _replace_encoding(out, table)
+        elif mine.get(key) != theirs.get(key):
             return (
                 f"but needs data.{key} {theirs.get(key)!r}, which holds for all tables of a config"
             )
