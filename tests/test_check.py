@@ -1817,3 +1817,89 @@ def test_a_table_in_a_code_page_goes_with_a_log_in_ascii_and_the_reverse(tmp_pat
     assert settings.encoding == "cp1252" and settings.products
     table = open_source(connect(settings), "products", settings).table.execute()
     assert sorted(table["product_name"]) == sorted(names)
+
+
+def test_a_file_without_a_header_is_seen_by_its_codes_and_equal_cells(tmp_path):
+    rows = range(60)
+    table = pd.DataFrame(
+        {
+            "order": [f"CN-2017-{100001 + n}" for n in rows],
+            "day": [f"2017-01-{n % 28 + 1:02d}" for n in rows],
+            "waited": [n % 5 + 3 for n in rows],
+            "customer": [f"Cust-{10015 + n * 7 % 31}" for n in rows],
+            "product": [f"Prod-{10004800 + n * 5 % 17}" for n in rows],
+            "amount": [f"{20 + n % 17}.36" for n in rows],
+            "pieces": [n % 3 + 3 for n in rows],  # the first cell is that of another column
+        }
+    )
+    table.to_csv(tmp_path / "log.csv", index=False, header=False)
+    found = examine(str(tmp_path / "log.csv"))
+    assert next(g for g in found.guesses if g.key == "header").sure == "unsure"
+    assert set(columns(found).values()) <= {f"column {n}" for n in range(1, 8)}
+
+
+def test_a_header_with_a_year_and_codes_below_it_is_a_header(tmp_path):
+    log = shop().rename(columns={"amount": "Sales 2025", "customer_no": "Cust-No"})
+    found = looked(log, tmp_path)
+    assert "header" not in {g.key for g in found.guesses}
+
+
+def test_an_amount_below_the_price_of_its_piece_is_doubted(tmp_path):
+    log = shop(120)[["day", "unit_price"]].rename(columns={"day": "date"})
+    log["basic_price"] = [str(2000 + 10 * (n % 40)) for n in range(120)]
+    log["basic_sale"] = [str(40 + n % 50) for n in range(120)]
+    found = looked(log.drop(columns="unit_price"), tmp_path)
+    assert sure(found)["revenue"] == "unsure"
+    text = "\n".join(closing(found))
+    (told,) = [g.why for g in found.guesses if g.key == "columns.revenue"]
+    assert "less than half of 'basic_price' in 100% of the lines: a percentage" in told
+    worth = log["basic_price"].astype(float).sum()
+    other = "What else it could be, one piece at 'basic_price', without 'basic_sale'"
+    assert f"{other}: 120 of 120 lines" in text and f"net revenue {worth:,.2f}" in text
+
+
+def test_returns_with_a_day_and_no_amounts_are_no_sales(tmp_path):
+    log = pd.DataFrame(
+        {
+            "RetoureID": [f"{5000 + n}" for n in range(60)],
+            "Datum": [f"2023-09-{n % 28 + 1:02d}" for n in range(60)],
+            "Artikelnummer": [f"A{n % 9}" for n in range(60)],
+            "GrundDerRetoure": ["Falscher Artikel", "Beschädigt"] * 30,
+            "Menge": [f"{n % 4 + 1}" for n in range(60)],
+        }
+    )
+    assert "table of returns" in looked(log, tmp_path).verdict
+
+
+def test_stock_that_moves_is_no_sales(tmp_path):
+    log = pd.DataFrame(
+        {
+            "AusgangsID": [f"{2468 + n}" for n in range(90)],
+            "Ausgangsdatum": [f"2023-{n % 9 + 1:02d}-{n % 28 + 1:02d}" for n in range(90)],
+            "BestellID": [f"{1500 + n // 3}" for n in range(90)],
+            "Artikelnummer": [f"A{n // 3 % 9}" for n in range(90)],
+            "VerbrauchteMenge": [f"{n % 4 + 1}" for n in range(90)],
+            "LagerbestandVor": [f"{300 - n}" for n in range(90)],
+            "LagerbestandNach": [f"{296 - n - n % 4}" for n in range(90)],
+        }
+    )
+    assert "table of stock" in looked(log, tmp_path).verdict
+
+
+def test_what_a_shop_orders_from_suppliers_is_asked_about(tmp_path):
+    log = shop().drop(columns="customer_no").rename(columns={"day": "Bestelldatum"})
+    log["basket_no"] = [f"B{n}" for n in range(len(log))]
+    log = log.rename(columns={"basket_no": "BestellID"}).assign(Lieferant="SRAM AG")
+    text = "\n".join(closing(looked(log, tmp_path)))
+    assert "Question: 'Lieferant' speaks of suppliers" in text
+    sold = log.rename(columns={"Bestelldatum": "Verkaufsdatum"})
+    assert "speaks of suppliers" not in "\n".join(closing(looked(sold, tmp_path)))
+
+
+def test_a_workbook_of_products_beside_the_log_is_joined(tmp_path):
+    log = shop()
+    log.to_csv(tmp_path / "log.csv", index=False)
+    goods = pd.DataFrame({"ID": [f"P{n}" for n in range(12)], "category": ["A", "B", "C"] * 4})
+    goods.to_excel(tmp_path / "products.xlsx", index=False)
+    settings = examine_all(str(tmp_path / "log.csv")).settings()
+    assert settings.keys == {"products": "ID"} and settings.products.endswith("products.xlsx")

@@ -878,6 +878,16 @@ def _triple(found: Assignment) -> tuple[int, str]:
     return 1 if part >= 0.9 else -1, told
 
 
+def _compare_single(found: Assignment) -> None:
+    """Doubt an amount that is below the price of its piece, as a percentage would be."""
+    both = pd.concat([found.column(r).numbers for r in ("price", "revenue")], axis=1).dropna()
+    price, amount = both.iloc[:, 0].abs(), both.iloc[:, 1].abs()
+    part = float((amount < 0.5 * price).mean()) if len(both) else 0.0
+    if part > 0.5:
+        told = f"it is less than half of {found.chosen['price'].name!r} in {share(part)} of the "
+        _add(found, "revenue", -1, told + "lines: a percentage, or a discount?")
+
+
 def _compare_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, or with the product."""
     roles = [r for r in ("quantity", "price", "revenue") if r in found.chosen]
@@ -886,6 +896,8 @@ def _compare_amounts(found: Assignment) -> None:
         for role in roles:
             _add(found, role, relation, told)
         return
+    if roles == ["price", "revenue"]:
+        _compare_single(found)
     product = found.get("product_id")
     if "quantity" not in roles or len(roles) < 2 or product is None:
         return

@@ -99,7 +99,9 @@ def not_a_log(found: Assignment) -> str:
         return _single(next(iter(found.columns.values()))) + ". " + _LOG
     kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
-    tallied = basket and basket.relation < 0 and customer and customer.unique  # orders in all
+    doubted = basket and basket.relation < 0
+    unpaid = not {"price", "revenue"} & set(found.chosen)
+    tallied = doubted and (customer and customer.unique or unpaid)  # orders in all
     if not basket or tallied:
         kinds = (
             *(_came_back, _people, _campaigns, _returns),
@@ -184,7 +186,9 @@ def _matrix(found: Assignment) -> str:
 def _returns(found: Assignment) -> str:
     """Recognise a table of returns."""
     told = _having(found, "return")
-    if len(told) < 2 or "date" in found.chosen:
+    codes = [n for n in told if found.columns[n].unique and found.columns[n].code]
+    unpaid = codes and not {"price", "revenue"} & set(found.chosen)
+    if len(told) < 2 or "date" in found.chosen and not unpaid:
         return ""
     return f"This is a table of returns: it has {', '.join(map(repr, told[:3]))}, and no sales"
 
@@ -436,11 +440,29 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
     bool
         Whether each column of numbers or days has a number or a day in the place of its name.
     """
+    # a name that stood twice has its place behind it
+    bare = [re.sub(r" \(\d+\)$", "", n) for n in names]
+    names = [b if b in names else n for b, n in zip(bare, names)]
     below = look(table)
     plain = [n for n, c in below.items() if c.numeric > 0.9 or c.dates > 0.9]
     heads = look(pd.DataFrame([names], columns=list(table.columns)))
     years = [n for n in names if re.fullmatch(r"(19|20)\d\d", n)]
-    return bool(plain) and len(years) < 2 and all(_of_its_kind(heads[n], below[n]) for n in plain)
+    codes = sum(_of_its_shape(n, c.values) for n, c in zip(names, below.values()))
+    alike = [_of_its_kind(heads[n], below[n]) for n in plain]
+    if codes:
+        return sum(alike) + codes > len(alike) / 2 + 1 and len(years) < 2
+    return bool(plain) and len(years) < 2 and all(alike)
+
+
+_CODE_DIGITS = 3  # in the place of a name, to be a code such as C-10015 and no header such as Q1
+
+
+def _of_its_shape(name: str, values: pd.Series) -> bool:
+    """Whether the place of a name holds a code like those below it, such as *Cust-10015*."""
+    shape = re.sub(r"\d", "9", name)
+    coded = re.search(r"[^\W\d_]", shape) and shape.count("9") >= _CODE_DIGITS
+    same = values.head(1000).str.replace(r"\d", "9", regex=True) == shape
+    return bool(coded) and len(same) > 1 and float(same.mean()) > 0.9
 
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
@@ -1146,11 +1168,12 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
     """Other columns for what is not sure, and every status as a sale."""
     found = out.found
     doubted = {r: e for r, e in found.chosen.items() if e.sure == "unsure"}
-    if {"quantity", "price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
-        amount = found.chosen["revenue"].name
+    if {"price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
+        amount, price = found.chosen["revenue"].name, found.chosen["price"].name
         columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
         other = replace(settings, columns=columns)
-        yield Reading(f"quantity × price, without {amount!r}", other, hides=amount)
+        worth = "quantity × price" if "quantity" in found.chosen else f"one piece at {price!r}"
+        yield Reading(f"{worth}, without {amount!r}", other, hides=amount)
     if settings.basket:
         yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:
@@ -1282,30 +1305,35 @@ _MOST_SHAPES = 20_000  # different days or shapes of amounts; a column with more
 
 
 def _texts(main: Source, name: str) -> ibis.Table | None:
-    """The different texts of a column and how many lines have each; None where it is no text."""
+    """The texts of a column; None where it holds something else."""
     if name not in main.table.columns or not main.table[name].type().is_string():
         return None
-    text = main.table[name].strip()
-    filled = text.notnull() & ~text.isin(["", *MISSING_WORDS])
-    return main.table.filter(filled).group_by(text=text).agg(n=ibis._.count())
+    text = main.table[name]
+    return main.table.filter(text.notnull() & ~text.isin(["", *MISSING_WORDS])).select(text=text)
 
 
-def _counted_by(texts: ibis.Table, *shape: ibis.Value) -> pd.Series | None:
-    """How many lines have each shape of a text, by one text of each, the commonest first."""
-    groups = texts.group_by([s.name(f"s{n}") for n, s in enumerate(shape)])
-    rows = groups.agg(text=ibis._.text.min(), n=ibis._.n.sum())
-    rows = rows.order_by([ibis.desc("n"), "text"]).limit(_MOST_SHAPES + 1).execute()
-    return None if len(rows) > _MOST_SHAPES else rows.set_index("text")["n"]
+def _counted(groups: ibis.Table) -> pd.Series | None:
+    """Lines by a text of each group, the commonest first; None where there are too many."""
+    rows = groups.order_by([ibis.desc("n"), "text"]).limit(_MOST_SHAPES + 1).execute()
+    rows["text"] = rows["text"].str.strip()
+    lines = rows[rows["text"] != ""].groupby("text", sort=False)["n"].sum()
+    return None if len(rows) > _MOST_SHAPES else lines
 
 
 def _days_as_written(texts: ibis.Table) -> pd.Series | None:
-    """The lines of each day, whatever its hour, and of each way to write a clock."""
-    colon = texts.text.find(":")
-    hour = ibis.greatest(colon - 2, 0)
-    timed = colon >= 0
-    day = ibis.ifelse(timed, texts.text.substr(0, hour).strip(), texts.text)
-    rest = texts.text.substr(ibis.greatest(colon, 0), 40).re_replace("[0-9]", "9")
-    return _counted_by(texts, day, ibis.ifelse(timed, rest, ""))
+    """The lines of each day and month, whatever the hour, and of each way to write a clock."""
+    last = texts.text.right(1)
+    clock = ibis.ifelse(last.between("0", "9"), "9", last)
+    # ten letters hold the day and the month, but for names of months, which nothing is mixed with
+    groups = texts.group_by(day=texts.text.left(10), size=texts.text.length(), clock=clock)
+    return _counted(groups.agg(text=ibis._.text.min(), n=ibis._.count()))
+
+
+def _shapes(texts: ibis.Table) -> pd.Series | None:
+    """The lines of each shape of an amount: 12.90 and 35.60 have one."""
+    different = texts.group_by("text").agg(n=ibis._.count())
+    groups = different.group_by(shape=different.text.re_replace("[2-9]", "1"))
+    return _counted(groups.agg(text=ibis._.text.min(), n=ibis._.n.sum()))
 
 
 def _replace_guesses(out: Examination, keys: set[str], found: Iterable[Guess]) -> None:
@@ -1341,7 +1369,7 @@ def _numbers_by_all(out: Examination, main: Source) -> None:
     for name in names:
         texts = _texts(main, name)
         if texts is not None:
-            shapes[name] = _counted_by(texts, texts.text.re_replace("[2-9]", "1"))
+            shapes[name] = _shapes(texts)
     known = {name: found for name, found in shapes.items() if found is not None}
     if known and len(known) == len(shapes):
         told = guess_numbers({n: pd.Series(s.index) for n, s in known.items()}, known)
@@ -1492,8 +1520,12 @@ def _ask_cost(found: Assignment) -> str:
 
 def _ask_bought(out: Examination) -> str:
     """Whether the lines are what the shop bought itself."""
-    if {"customer_id", "product_id"} & set(out.found.chosen):
+    date = out.found.chosen.get("date")
+    if "customer_id" in out.found.chosen or date and "sale" in header_ideas(date.name):
         return ""
+    ordered = [n for n in out.found.columns if "order" in header_ideas(n)]
+    if "product_id" in out.found.chosen and (not ordered or _having(out.found, "sale", "profit")):
+        return ""  # a product may well say who supplies it
     place = split_table(out.source)[0]
     title = "" if "://" in place else Path(place).stem
     paid = "expense" in header_ideas(title) or {"purchase", "purchases"} & {*header_words(title)[0]}

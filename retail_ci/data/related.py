@@ -327,6 +327,12 @@ def _may_tell(file: Path, names: Iterable[str]) -> bool:
     return bool(spoken) and any(_bare_id(n) or "id" in header_ideas(n) for n in names)
 
 
+def _book_of(file: Path) -> bool:
+    """Whether a workbook is called after products or customers; its header is not looked at."""
+    spoken = set().union(*_SPEAKS.values()) & header_ideas(file.stem)
+    return bool(spoken) and kind(file) == "excel"
+
+
 def _siblings(out: Examination, most: int = 50) -> list[Examination]:
     """The tables beside a file, or the files of a pattern, that share a key with it."""
     place, table = split_table(out.source)
@@ -341,7 +347,7 @@ def _siblings(out: Examination, most: int = 50) -> list[Examination]:
     looked = []
     for file in beside[:most]:
         names = {n.casefold() for n in _header(file)}
-        told = names & keys or _may_tell(file, names)
+        told = names & keys or _may_tell(file, names) or _book_of(file)
         if told and names != {n.casefold() for n in out.found.columns}:
             with contextlib.suppress(RetailError):
                 looked.append(examine(str(folder / file.name)))
