@@ -71,11 +71,12 @@ def _proposed(found: Any, out: str) -> str:
     """The config that a look at a source proposes, for a file `out` if one is named."""
     from retail_ci.data.proposal import closing, proposal
 
+    remarks = closing(found)  # which reads all lines, and may know more than the first rows told
     guesses = [
         replace(g, value=_seen_from(g.value, out)) if g.key in ("products", "customers") else g
         for g in found.guesses
     ]
-    return proposal(_seen_from(found.source, out), guesses, closing(found))
+    return proposal(_seen_from(found.source, out), guesses, remarks)
 
 
 def check(

@@ -407,6 +407,16 @@ CASES = [
         "is a spreadsheet by its content; give it the ending .xlsx",
     ),
     Case(
+        "a PDF document called .csv", b"%PDF-1.4\n%\xe2\xe3\n", "is a PDF document by its content"
+    ),
+    Case("a web page called .csv", "<table border=1>\n<tr><td>a", r"is a web page \(HTML\) by its"),
+    Case("a web page called .xls", "<html>\n<table>", r"is a web page \(HTML\)", suffix=".xls"),
+    Case("XML called .xls", "<?xml version='1.0'?>\n<Workbook>", "is an XML doc", suffix=".xls"),
+    Case("lines of JSON", '{"a": 1, "b": 2}\n{"a": 2}\n', r"is JSON by its.*lines=True"),
+    Case("a list of JSON", '[\n {"a": 1, "b": 2}]\n', r"is JSON by its.*read_json\('t.csv'\)"),
+    Case("text called .xlsx", LOG, "is a text by its content, and no .xlsx file", suffix=".xlsx"),
+    Case("text called .parquet", LOG, "is a text by its content, and no .pa", suffix=".parquet"),
+    Case(
         "not the declared encoding",
         LOG.encode() + b"\x8d",
         r"is not cp1252: byte 0x8d at position \d+ is not valid in it. Set data.encoding to the "

@@ -5,6 +5,7 @@ the shared cases, other shapes made here, and the books against pandas.
 import functools
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,11 @@ import retail_ci
 from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
+from retail_ci.data.engines import connect
 from retail_ci.data.profiling import check_source
 from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
 from retail_ci.data.related import examine_all
+from retail_ci.data.sources import open_source
 from retail_ci.data.synthetic import generate
 
 ROOT = Path(__file__).parents[1]
@@ -1555,3 +1558,348 @@ def test_the_logs_of_three_years_together_with_prices_beside_them(tmp_path):
     assert shown(told) == (1800, 900, 9, pytest.approx(worth, abs=0.005))
     assert "Exact copies of a line (600)" in told and "The header once more" in told
     assert "A run would refuse these data" in told
+
+
+# ------------------------------------------------------------------------------ every line counts
+FIRST_ROWS = 20_000  # by which columns are judged
+
+
+def _long_log(tmp_path: Path, **later: tuple[str, str]) -> tuple[Examination, str]:
+    """A log whose columns hold one text in the first rows and another in the last thousand lines."""
+    rows = range(FIRST_ROWS + 5_000)
+    table = pd.DataFrame(
+        {
+            "order_id": [f"R{n // 2}" for n in rows],
+            "order_date": [f"{n // 1000 % 12 + 1:02d}/{n // 2 % 12 + 1:02d}/2024" for n in rows],
+            "customer_id": [f"C{n // 2 % 900}" for n in rows],
+            "product_id": [f"P{n % 90}" for n in rows],
+            "amount": [f"{n % 90 + 1}.50" for n in rows],
+        }
+    )
+    for name, (first, last) in later.items():
+        table.loc[:, name] = first if first else table[name]
+        table.loc[table.index[-1000:], name] = last
+    table.to_csv(tmp_path / "long.csv", index=False)
+    found = examine(str(tmp_path / "long.csv"))
+    return found, "\n".join(closing(found))
+
+
+def _date(found: Examination):
+    return next(g for g in found.guesses if g.key == "date_format")
+
+
+def test_a_day_beyond_the_first_rows_tells_day_and_month_apart(tmp_path):
+    found, text = _long_log(tmp_path, order_date=("", "03/25/2024"))
+    assert (_date(found).value, _date(found).sure) == ("%m/%d/%Y", "sure")
+    assert "day first" not in text.lower() and "24,999 of" not in text
+    assert "25,000 of 25,000 lines" in text
+
+
+def test_one_line_is_too_few_to_be_sure_of_day_and_month(tmp_path):
+    found, _ = _long_log(tmp_path)
+    assert _date(found).sure == "ambiguous"
+    rows = pd.read_csv(tmp_path / "long.csv", dtype=str)
+    rows.loc[len(rows) - 1, "order_date"] = "25/03/2024"
+    rows.to_csv(tmp_path / "long.csv", index=False)
+    found = examine(str(tmp_path / "long.csv"))
+    closing(found)
+    assert (_date(found).value, _date(found).sure) == ("%d/%m/%Y", "likely")
+    assert "only 1 line tells the day from the month" in _date(found).why
+
+
+def test_a_format_that_begins_beyond_the_first_rows_is_proposed(tmp_path):
+    found, text = _long_log(tmp_path, order_date=("25/03/2024", "2024-03-26 10:15"))
+    assert sorted(_date(found).value) == ["%Y-%m-%d %H:%M", "%d/%m/%Y"]
+    assert "25,000 of 25,000 lines" in text and "2024-03-25 to 2024-03-26" in text
+
+
+def test_amounts_beyond_the_first_rows_tell_the_decimal_sign(tmp_path):
+    told = {}
+    for last in ("7,50", "7.50"):
+        found, _ = _long_log(tmp_path, order_date=("25/03/2024", "25/03/2024"), amount=("12", last))
+        told[last] = next(g for g in found.guesses if g.key == "decimal")
+    assert (told["7,50"].value, told["7,50"].sure) == (",", "sure")
+    assert (told["7.50"].value, told["7.50"].sure) == (".", "sure")
+    assert "1,000 values look like 4.50" in told["7.50"].why
+
+
+def test_a_contradiction_beyond_the_first_rows_makes_the_decimal_sign_ambiguous(tmp_path):
+    days = ("25/03/2024", "25/03/2024")
+    found, text = _long_log(tmp_path, order_date=days, amount=("", "7,50"))
+    (decimal,) = [g for g in found.guesses if g.key == "decimal"]
+    assert decimal.sure == "ambiguous" and decimal.value is None
+    assert "24,000 values end like 4.50 and 1,000 like 4,50" in decimal.why
+
+
+def test_a_status_beyond_the_first_rows_is_proposed(tmp_path):
+    rows = range(FIRST_ROWS + 5_000)
+    table = pd.DataFrame(
+        {
+            "order_id": [f"R{n // 2}" for n in rows],
+            "order_date": [f"2024-03-{n // 1000 + 1:02d}" for n in rows],
+            "customer_id": [f"C{n // 2 % 900}" for n in rows],
+            "product_id": [f"P{n % 90}" for n in rows],
+            "amount": [f"{n % 90 + 1}.50" for n in rows],
+            "status": ["Complete" if n % 2 else "Shipped" for n in rows],
+            "currency": "EUR",
+        }
+    )
+    table.loc[table.index[-1000:], "status"] = "Cancelled"
+    table.loc[table.index[-10:], "currency"] = "USD"
+    table.to_csv(tmp_path / "long.csv", index=False)
+    found = examine(str(tmp_path / "long.csv"))
+    text = "\n".join(closing(found))
+    keys = {g.key: g.value for g in found.guesses}
+    assert keys["status"] == {"cancelled": ["Cancelled"]}
+    assert "currency_rates" in keys and "report.currency" not in keys
+    assert "status 'status': Complete (12000), Shipped (12000), Cancelled (1,000)" in text.replace(
+        "12,000", "12000"
+    )
+
+
+# ------------------------------------------------------- tables beside a log with ids of other names
+KEYS = {  # the log's customer and product, and the tables with their columns of ids
+    "es": ("ID_Cliente", "ID_Producto", "clientes", "id", "productos", "ID"),
+    "de": ("Kundennummer", "Artikelnummer", "kunden", "Nr", "artikel", "Nummer"),
+    "fr": ("code_client", "code_produit", "clients", "Code", "produits", "Code"),
+    "pl": ("id_klienta", "kod_produktu", "klienci", "Id", "produkty", "Kod"),
+    "tr": ("musteri_no", "urun_kodu", "musteriler", "No", "urunler", "Kod"),
+    "ru": ("Код клиента", "Код товара", "клиенты", "Код", "товары", "Код"),
+    "zh": ("客户编号", "商品编号", "客户", "编号", "商品", "编号"),
+}
+
+
+def _with_tables(folder: Path, language: str, product: str = "P{}") -> tuple[str, tuple]:
+    """A log of forty customers and twelve products, with both tables beside it."""
+    names = KEYS[language]
+    log = shop().rename(columns={"customer_no": names[0], "product_no": names[1]})
+    log.to_csv(folder / "log.csv", index=False)
+    people = range(50)
+    town = [("Ulm", "Bonn", "Kiel")[n % 3] for n in people]
+    rows = {names[3]: [f"C{n}" for n in people], "city": town, "age": [20 + n for n in people]}
+    pd.DataFrame(rows).to_csv(folder / f"{names[2]}.csv", index=False)
+    goods = range(15)
+    rows = {names[5]: [product.format(n) for n in goods], "category": [f"K{n % 3}" for n in goods]}
+    rows["description"] = [f"Thing {n}" for n in goods]
+    pd.DataFrame(rows).to_csv(folder / f"{names[4]}.csv", index=False)
+    return str(folder / "log.csv"), names
+
+
+@pytest.mark.parametrize("language", sorted(KEYS))
+def test_tables_with_bare_ids_are_joined_where_the_values_meet(tmp_path, language, capsys):
+    log, names = _with_tables(tmp_path, language)
+    check(log, out=str(tmp_path / "shop.yaml"))
+    text = capsys.readouterr().out
+    assert f"40 of the 40 customers in the first lines are among the 50 in its '{names[3]}'" in text
+    held = shop()["product_no"].nunique()
+    told = f"{held} of the {held} products in the first lines are among the 15 in its"
+    assert f"{told} '{names[5]}'" in text
+    settings = load_config(str(tmp_path / "shop.yaml"))
+    assert settings.data.keys == {"customers": names[3], "products": names[5]}
+    told, fine = check_source(settings)
+    assert fine and "400 lines came in: 400 kept" in told
+    kept = retail_ci.clean(
+        pd.read_csv(log, dtype=str),
+        products=pd.read_csv(tmp_path / f"{names[4]}.csv").rename(columns={names[5]: names[1]}),
+        columns=settings.data.columns,
+    )
+    assert sorted(kept.products["category"].dropna().unique()) == ["K0", "K1", "K2"]
+
+
+def test_a_run_reads_the_ids_of_a_table_by_the_key_that_is_named(tmp_path):
+    log, _ = _with_tables(tmp_path, "es")
+    found = examine_all(log)
+    settings = found.settings()
+    con = connect(settings)
+    table = open_source(con, "products", settings).table.execute()
+    assert list(table["ID_Producto"]) == [f"P{n}" for n in range(15)] and "ID" not in table
+    wrong = replace(settings, keys={"products": "Idd"})
+    with pytest.raises(DataError, match="(?s)Idd.*data.keys.products"):
+        open_source(con, "products", wrong)
+
+
+def test_a_table_whose_ids_meet_nobody_is_unsure(tmp_path):
+    log, _ = _with_tables(tmp_path, "es", product="00{}")
+    found = examine_all(log)
+    (products,) = [g for g in found.guesses if g.key == "products"]
+    assert products.value is None and products.sure == "unsure"
+    held = shop()["product_no"].nunique()
+    assert (
+        f"0 of the {held} products in the first lines are among the 15 in its 'ID'" in products.why
+    )
+    assert "such as P0 and 000: are they written in two ways?" in products.why
+    assert [g.value for g in found.guesses if g.key == "keys"] == [{"customers": "id"}]
+
+
+def test_numbers_that_meet_by_chance_join_no_table_of_something_else(tmp_path):
+    log = shop().assign(product_no=lambda t: t["product_no"].str[1:])
+    log.to_csv(tmp_path / "log.csv", index=False)
+    stores = pd.DataFrame({"ID": range(12), "Manager": [f"M{n}" for n in range(12)]})
+    stores.to_csv(tmp_path / "branches.csv", index=False)
+    found = examine_all(str(tmp_path / "log.csv"))
+    assert not {"products", "customers", "keys"} & {g.key for g in found.guesses}
+
+
+def test_a_discount_that_line_items_need_is_their_own(tmp_path):
+    rows = range(60)
+    log = pd.DataFrame(
+        {
+            "Name": [f"#{1000 + n}" for n in rows],
+            "Email": [f"c{n % 40}@shop.example" for n in rows],
+            "Created at": [f"2025-03-{n % 28 + 1:02d} 10:15:00" for n in rows],
+            "Lineitem quantity": [n % 3 + 1 for n in rows],
+            "Lineitem name": [f"Thing {n % 7}" for n in rows],
+            "Lineitem price": [20 + n % 7 for n in rows],
+            "Lineitem discount": 0,
+        }
+    )
+    whole = log["Lineitem quantity"] * log["Lineitem price"]
+    log["Discount Amount"] = (whole * 0.08).round(2)
+    log["Subtotal"] = (whole - log["Discount Amount"]).round(2)
+    log["Discount Code"] = [f"CODE{n % 9}" for n in rows]
+    found = looked(log, tmp_path)
+    assert columns(found)["revenue"] == "Subtotal" and sure(found)["revenue"] == "sure"
+    assert columns(found)["discount"] == "Discount Amount"
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(log["Subtotal"].sum(), abs=0.005)
+
+
+def test_yes_or_no_is_no_receipt(tmp_path):
+    log = shop(9).drop(columns=["basket_no", "customer_no"])
+    log["ordonnance"] = ["oui", "non", "oui"] * 3
+    found = looked(log, tmp_path)
+    assert "transaction_id" not in columns(found)
+
+
+def test_a_day_is_no_amount_that_was_paid(tmp_path):
+    log = shop().assign(**{"Paid at": lambda t: t["day"]})
+    told = "\n".join(closing(looked(log, tmp_path)))
+    assert "date 'Paid at'" in told and "amount 'Paid at'" not in told
+
+
+@pytest.mark.parametrize("header", ["grup_category", "Kundengruppe Kategorie", "categoria_abc"])
+def test_a_group_with_a_strange_word_and_no_product_is_no_sure_category(tmp_path, header):
+    log = shop(90).drop(columns="product_no")
+    log[header] = ["Pharmacy", "Clinic", "Grocer"] * 30
+    found = looked(log, tmp_path)
+    assert sure(found).get("category", "unsure") == "unsure"
+
+
+def test_what_each_customer_has_one_of_is_no_category_of_products(tmp_path):
+    log = shop(90).drop(columns="product_no")
+    log["category"] = log["customer_no"].str[-1].map(lambda d: "AB"[int(d) % 2])
+    found = looked(log, tmp_path)
+    assert sure(found)["category"] == "unsure"
+    (told,) = [g.why for g in found.guesses if g.key == "columns.category"]
+    assert "a group of customers?" in told
+
+
+def test_a_category_without_products_stays_likely(tmp_path):
+    log = shop(90).drop(columns="product_no")
+    log["category"] = ["Food", "Toys", "Books", "Garden"] * 22 + ["Food", "Toys"]
+    assert sure(looked(log, tmp_path))["category"] == "likely"
+
+
+def test_a_file_of_one_column_is_no_log(tmp_path):
+    verdict = looked(shop()[["basket_no"]], tmp_path).verdict
+    assert "This table has one column, 'basket_no'" in verdict and "data.delimiter" in verdict
+
+
+@pytest.mark.parametrize("plain", ["log", "table"])
+def test_a_table_in_a_code_page_goes_with_a_log_in_ascii_and_the_reverse(tmp_path, plain):
+    log = shop().assign(remark="x" if plain == "log" else "Café")
+    names = [f"Crème {n}" if plain == "log" else f"Cream {n}" for n in range(12)]
+    goods = pd.DataFrame({"product_no": [f"P{n}" for n in range(12)], "product_name": names})
+    goods["category"] = ["A", "B", "C"] * 4
+    log.to_csv(tmp_path / "log.csv", index=False, encoding="cp1252")
+    goods.to_csv(tmp_path / "goods.csv", index=False, encoding="cp1252")
+    found = examine_all(str(tmp_path / "log.csv"))
+    settings = found.settings()
+    assert settings.encoding == "cp1252" and settings.products
+    table = open_source(connect(settings), "products", settings).table.execute()
+    assert sorted(table["product_name"]) == sorted(names)
+
+
+def test_a_file_without_a_header_is_seen_by_its_codes_and_equal_cells(tmp_path):
+    rows = range(60)
+    table = pd.DataFrame(
+        {
+            "order": [f"CN-2017-{100001 + n}" for n in rows],
+            "day": [f"2017-01-{n % 28 + 1:02d}" for n in rows],
+            "waited": [n % 5 + 3 for n in rows],
+            "customer": [f"Cust-{10015 + n * 7 % 31}" for n in rows],
+            "product": [f"Prod-{10004800 + n * 5 % 17}" for n in rows],
+            "amount": [f"{20 + n % 17}.36" for n in rows],
+            "pieces": [n % 3 + 3 for n in rows],  # the first cell is that of another column
+        }
+    )
+    table.to_csv(tmp_path / "log.csv", index=False, header=False)
+    found = examine(str(tmp_path / "log.csv"))
+    assert next(g for g in found.guesses if g.key == "header").sure == "unsure"
+    assert set(columns(found).values()) <= {f"column {n}" for n in range(1, 8)}
+
+
+def test_a_header_with_a_year_and_codes_below_it_is_a_header(tmp_path):
+    log = shop().rename(columns={"amount": "Sales 2025", "customer_no": "Cust-No"})
+    found = looked(log, tmp_path)
+    assert "header" not in {g.key for g in found.guesses}
+
+
+def test_an_amount_below_the_price_of_its_piece_is_doubted(tmp_path):
+    log = shop(120)[["day", "unit_price"]].rename(columns={"day": "date"})
+    log["basic_price"] = [str(2000 + 10 * (n % 40)) for n in range(120)]
+    log["basic_sale"] = [str(40 + n % 50) for n in range(120)]
+    found = looked(log.drop(columns="unit_price"), tmp_path)
+    assert sure(found)["revenue"] == "unsure"
+    text = "\n".join(closing(found))
+    (told,) = [g.why for g in found.guesses if g.key == "columns.revenue"]
+    assert "less than half of 'basic_price' in 100% of the lines: a percentage" in told
+    worth = log["basic_price"].astype(float).sum()
+    other = "What else it could be, one piece at 'basic_price', without 'basic_sale'"
+    assert f"{other}: 120 of 120 lines" in text and f"net revenue {worth:,.2f}" in text
+
+
+def test_returns_with_a_day_and_no_amounts_are_no_sales(tmp_path):
+    log = pd.DataFrame(
+        {
+            "RetoureID": [f"{5000 + n}" for n in range(60)],
+            "Datum": [f"2023-09-{n % 28 + 1:02d}" for n in range(60)],
+            "Artikelnummer": [f"A{n % 9}" for n in range(60)],
+            "GrundDerRetoure": ["Falscher Artikel", "Beschädigt"] * 30,
+            "Menge": [f"{n % 4 + 1}" for n in range(60)],
+        }
+    )
+    assert "table of returns" in looked(log, tmp_path).verdict
+
+
+def test_stock_that_moves_is_no_sales(tmp_path):
+    log = pd.DataFrame(
+        {
+            "AusgangsID": [f"{2468 + n}" for n in range(90)],
+            "Ausgangsdatum": [f"2023-{n % 9 + 1:02d}-{n % 28 + 1:02d}" for n in range(90)],
+            "BestellID": [f"{1500 + n // 3}" for n in range(90)],
+            "Artikelnummer": [f"A{n // 3 % 9}" for n in range(90)],
+            "VerbrauchteMenge": [f"{n % 4 + 1}" for n in range(90)],
+            "LagerbestandVor": [f"{300 - n}" for n in range(90)],
+            "LagerbestandNach": [f"{296 - n - n % 4}" for n in range(90)],
+        }
+    )
+    assert "table of stock" in looked(log, tmp_path).verdict
+
+
+def test_what_a_shop_orders_from_suppliers_is_asked_about(tmp_path):
+    log = shop().drop(columns="customer_no").rename(columns={"day": "Bestelldatum"})
+    log["basket_no"] = [f"B{n}" for n in range(len(log))]
+    log = log.rename(columns={"basket_no": "BestellID"}).assign(Lieferant="SRAM AG")
+    text = "\n".join(closing(looked(log, tmp_path)))
+    assert "Question: 'Lieferant' speaks of suppliers" in text
+    sold = log.rename(columns={"Bestelldatum": "Verkaufsdatum"})
+    assert "speaks of suppliers" not in "\n".join(closing(looked(sold, tmp_path)))
+
+
+def test_a_workbook_of_products_beside_the_log_is_joined(tmp_path):
+    log = shop()
+    log.to_csv(tmp_path / "log.csv", index=False)
+    goods = pd.DataFrame({"ID": [f"P{n}" for n in range(12)], "category": ["A", "B", "C"] * 4})
+    goods.to_excel(tmp_path / "products.xlsx", index=False)
+    settings = examine_all(str(tmp_path / "log.csv")).settings()
+    assert settings.keys == {"products": "ID"} and settings.products.endswith("products.xlsx")

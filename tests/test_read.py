@@ -18,6 +18,7 @@ from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import DataError
 from retail_ci.data.cleaning import apply_contract, examples
 from retail_ci.data.engines import connect
+from retail_ci.data.profiling import guess_encoding
 from retail_ci.data.proposal import examine
 from retail_ci.data.sources import open_source
 
@@ -447,3 +448,29 @@ def test_dates_that_a_spreadsheet_has_turned_are_not_sure(tmp_path):
     (date,) = [g for g in examine(str(tmp_path / "t.csv")).guesses if g.key == "date_format"]
     assert sorted(date.value) == ["%d-%m-%Y", "%d/%m/%Y"] and date.sure == "likely"
     assert "%d/%m/%Y would do with day and month exchanged" in date.why
+
+
+@pytest.mark.parametrize(
+    "codec, word",
+    [
+        ("cp1252", "BEBÉ"),
+        ("cp1252", "ITAGÜÍ"),
+        ("cp1252", "Women’s tee"),
+        ("cp1252", "ÑANDU"),
+        ("cp1252", "Größe"),
+        ("cp1252", "sœur"),
+        ("cp1252", "Nº 5"),
+        ("cp1254", "şeker"),
+        ("cp1254", "İstanbul"),
+        ("cp1254", "Kağıt"),
+        ("cp1250", "książka"),
+        ("cp1250", "żółty"),
+    ],
+)
+def test_a_single_word_beyond_ascii_tells_the_code_page(tmp_path, codec, word):
+    rows = [f"{n},2025-01-{n % 27 + 1:02d},Milk {n},1.50" for n in range(50)]
+    text = "\n".join(["order_id,date,product,price", *rows, f"51,2025-01-03,{word},2.50", ""])
+    (tmp_path / "t.csv").write_bytes(text.encode(codec))
+    told = guess_encoding(tmp_path / "t.csv")
+    assert (told.value, told.sure) == (codec, "unsure")
+    assert "100% of the letters" in told.why

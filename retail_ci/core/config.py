@@ -71,6 +71,9 @@ class DataConfig:
         Canonical name: the name in your file.
     query : dict[str, str]
         Role: the SQL that a database answers, in place of a table.
+    keys : dict[{"products", "customers"}, str]
+        Table: its column of ids, where that is called otherwise than in the log, such as
+        {products: ID}.
     basket : list[BasketPart]
         What makes a basket where receipt numbers start anew, such as
         [transaction_id, date, store_id]; the receipt number if left out, or a customer's
@@ -164,6 +167,7 @@ class DataConfig:
     customers: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
+    keys: dict[Literal["products", "customers"], str] = field(default_factory=dict)
     basket: list[BasketPart] = field(default_factory=list)
     revenue: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
     amounts: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)

@@ -32,6 +32,12 @@ __all__ = ['MISSING_WORDS', 'Column', 'look', 'value_test', 'basket_relation', '
 MISSING_WORDS = ("\\N", "NULL", "null", "None", "NaN", "nan", "N/A", "n/a", "#N/A", "(null)", "nil")
 
 
+_YES_NO = frozenset(
+    "yes no y n true false t f ja nein nee si sí oui non sim não nao vero falso tak nie evet hayır "
+    "hayir да нет 是 否 有 无 はい いいえ نعم لا ya tidak".split()
+)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of the first rows."""
@@ -94,6 +100,11 @@ class Column:
         amounts = self.numeric > 0.8 and self.whole < 0.95
         plain = self.dates <= 0.8 or self.numeric > 0.8
         return len(self.values) > 0 and not amounts and plain and not self.web
+
+    @cached_property
+    def flag(self) -> bool:
+        """Whether the values say yes or no, in any language, and so say no id."""
+        return 0 < self.distinct <= 2 and set(self.values.str.lower().unique()) <= _YES_NO
 
     @cached_property
     def web(self) -> bool:
@@ -168,6 +179,8 @@ def value_test(role: str, column: Column) -> tuple[bool, str]:
     seen = counted(column.distinct, "different value")
     if role.endswith("_id") and column.web:
         return False, "addresses of pages or pictures"
+    if role.endswith("_id") and column.flag:
+        return False, "yes or no"
     if role in ("product_id", "customer_id") and _counted_by_name(column):
         return False, "numbers, and the header speaks of no id"
     if column.filled < 0.5:
@@ -682,9 +695,28 @@ def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
     found.chosen[role] = replace(e, relation=relation, seen=(*e.seen, seen))
 
 
+def _whose_category(found: Assignment) -> None:
+    """Doubt a category that may be a group of customers, where no product shows whose it is: its
+    header has another word, or each customer has one, though they buy again.
+    """
+    category, customer = found.get("category"), found.get("customer_id")
+    if category is None or {"product_id", "product_name"} & set(found.chosen):
+        return
+    if "product" in header_ideas(category.name):
+        return
+    part = _groups(customer.values, category.values) if customer else np.nan
+    if part >= 0.95 and category.distinct > 1:
+        told = f"each customer has one in {share(part)} of the cases: a group of customers?"
+        _add(found, "category", -1, told)
+    elif words := header_words(category.name)[1]:
+        told = f"no product shows whose it is, and {words[0]!r} may be another's: of customers?"
+        _add(found, "category", -1, told)
+
+
 def _relate_products(found: Assignment) -> None:
     """Whether a product has one name and category, and a basket several products."""
     product, basket = found.get("product_id"), _receipts(found)
+    _whose_category(found)
     for role in ("product_name", "category"):
         part = (
             _groups(found.column("product_id").values, found.column(role).values)
@@ -846,6 +878,16 @@ def _triple(found: Assignment) -> tuple[int, str]:
     return 1 if part >= 0.9 else -1, told
 
 
+def _compare_single(found: Assignment) -> None:
+    """Doubt an amount that is below the price of its piece, as a percentage would be."""
+    both = pd.concat([found.column(r).numbers for r in ("price", "revenue")], axis=1).dropna()
+    price, amount = both.iloc[:, 0].abs(), both.iloc[:, 1].abs()
+    part = float((amount < 0.5 * price).mean()) if len(both) else 0.0
+    if part > 0.5:
+        told = f"it is less than half of {found.chosen['price'].name!r} in {share(part)} of the "
+        _add(found, "revenue", -1, told + "lines: a percentage, or a discount?")
+
+
 def _compare_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, or with the product."""
     roles = [r for r in ("quantity", "price", "revenue") if r in found.chosen]
@@ -854,6 +896,8 @@ def _compare_amounts(found: Assignment) -> None:
         for role in roles:
             _add(found, role, relation, told)
         return
+    if roles == ["price", "revenue"]:
+        _compare_single(found)
     product = found.get("product_id")
     if "quantity" not in roles or len(roles) < 2 or product is None:
         return
@@ -1036,13 +1080,22 @@ def _is_of_lines(found: Assignment, name: str) -> bool:
     part = _groups(key, amount.numbers) if key is not None else np.nan
     if part == part:
         return part < (0.98 if basket else 0.8)  # a customer may order twice in a day
-    prices = [n for n in found.columns if _of_line_items(n)]
-    made = (
-        _agreement(found, q.name, price, name)
-        for q in _candidates(found, "quantity")
-        for price in prices
-    )
-    return any(part >= 0.9 for part in made)
+    return any(max(parts.values()) >= 0.9 for parts in _made_of_items(found, name))
+
+
+def _made_of_items(found: Assignment, name: str) -> Iterator[dict[str, float]]:
+    """How often a line item's quantity and price make an amount, bare and less each discount."""
+    for q in _candidates(found, "quantity"):
+        for price in [n for n in found.columns if _of_line_items(n)]:
+            yield _agreements(found, q.name, price, name)
+
+
+def _taken_off_lines(found: Assignment, name: str) -> set[str]:
+    """The discounts without which line items do not make an amount: they are the lines' own too."""
+    made = list(_made_of_items(found, name))
+    if any(parts[""] >= 0.9 for parts in made):
+        return set()
+    return {off for parts in made for off, part in parts.items() if part >= 0.9}
 
 
 def _set_heads_apart(found: Assignment) -> None:
@@ -1053,7 +1106,9 @@ def _set_heads_apart(found: Assignment) -> None:
     if any(map(_of_line_items, found.columns)):
         money = [n for n in found.columns if header_ideas(n) & _MONEY]
         money = [n for n in money if "line" not in header_ideas(n)]
-        found.heads |= {n for n in money if not _is_of_lines(found, n)}
+        own = {n for n in money if _is_of_lines(found, n)}
+        off = {n for name in own for n in _taken_off_lines(found, name)}
+        found.heads |= set(money) - own - off
 
 # %% ../../nbs/01c_column_evidence.ipynb #5c1e0b07
 def _runs(column: Column) -> bool:

@@ -55,10 +55,10 @@ class Guess:
 
 # encoding: the letters that texts in it are made of
 _LETTERS = {
-    "cp1252": "à-ïñ-öø-üÿß€£",
-    "mac_roman": "à-ïñ-öø-üÿß€£",
+    "cp1252": "à-ïñ-öø-üÿßœ€£ªº°‘’“”–—…•™®",
+    "mac_roman": "à-ïñ-öø-üÿßœ€£ªº°‘’“”–—…•™®",
     "cp1250": "ąćęłńóśźżčďěňřšťůžáéíúýăâîșțőűöüä",
-    "cp1254": "çğıöşüâîû",
+    "cp1254": "çğıİöşüâîû",
     "shift_jis": "\u3040-\u30ff\u4e00-\u9fff",
     "cp1256": "\u0621-\u064a",
     "cp1251": "а-яё",
@@ -67,7 +67,7 @@ _LETTERS = {
     "gb18030": "\u4e00-\u9fff（）：，、",
     "big5": "\u4e00-\u9fff",
 }
-_ALONE = ("shift_jis", "cp1252", "mac_roman", "cp1250", "cp1254")  # one foreign byte among ASCII
+_ALONE = ("shift_jis", "cp1252", "mac_roman", "cp1254", "cp1250")  # one foreign byte among ASCII
 _KANA = "\u3040-\u30ff"  # Japanese; an accent before an ASCII letter may be read as a kanji
 
 
@@ -81,11 +81,14 @@ def _decodes(head: bytes, codec: str) -> bool:
 
 @cache
 def _usual_letters(codec: str, alone: bool) -> tuple[str, str]:
-    """Patterns of the usual letters of an encoding, and of the capitals that stand amid a word."""
+    """Patterns of the usual letters of an encoding, and of capitals and signs amid a word."""
     usual = _KANA if alone and codec == "shift_jis" else _LETTERS[codec]
     small = re.findall(f"[{usual}]", "".join(map(chr, range(0x80, 0x530))))
-    capitals = "".join(c.upper() for c in small if len(c.upper()) == 1 and c.upper() != c)
-    amid = f"(?<=[a-zà-ÿ])[{capitals}]" if capitals else "(?!)"
+    # the capital of the Turkish ı is an ASCII letter
+    capitals = "".join({c.upper() for c in small if len(c.upper()) == 1} - {*small, "I"})
+    amid = r"(?<=[a-z])[“”–—…•°ªº™®](?=[a-z])|[€£](?=[a-zà-ÿ])"
+    if capitals:
+        amid += f"|(?<=[a-zà-ÿ])[{capitals}]|(?<=[A-Z])[{capitals}](?=[a-z])"
     return f"[{usual}{capitals}]", amid
 
 
@@ -101,9 +104,12 @@ def _other_encoding(head: bytes, at: int) -> Guess | None:
     """Which of the usual encodings makes the most letters of what is no UTF-8; None for what is no
     text.
     """
-    runs = re.findall(rb"[\x80-\xff]+", head)
-    # a word in another script is foreign throughout, one with an accent has one foreign byte
-    alone = sum(len(run) == 1 for run in runs) > len(runs) / 2
+    runs = re.findall(rb"[A-Za-z]?[\x80-\xff]+[A-Za-z]?", head)
+    # a word in another script is foreign throughout, one with an accent has one foreign byte or
+    # two beside letters of ASCII
+    foreign = [len(re.sub(rb"[A-Za-z]", b"", run)) for run in runs]
+    accents = (n == 1 or n <= 3 and len(run) > n for n, run in zip(foreign, runs))
+    alone = sum(accents) > len(runs) / 2
     best, most = "", 0.0
     for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[1:]]:
         if not _decodes(head, name) and not few_strays(head, name):
@@ -218,13 +224,17 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
     ).astype("float64")
 
 
-def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
+def guess_numbers(
+    columns: dict[str, pd.Series], lines: dict[str, pd.Series] | None = None
+) -> list[Guess]:
     """Guess how amounts are written.
 
     Parameters
     ----------
     columns : dict of str to Series
         Amounts, as text.
+    lines : dict of str to Series, or None
+        How many lines have each amount; one each if left out.
 
     Returns
     -------
@@ -234,16 +244,16 @@ def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
     values = pd.concat(list(columns.values())) if columns else pd.Series([], dtype="str")
     parts = values.astype("str").str.strip().str.extract(_SIGNED)
     signs = sorted(set(parts["before"].dropna()) | set(parts["after"].dropna()))
-    bare = parts["amount"].dropna()
+    bare = parts["amount"].fillna("")
+    each = pd.concat(list(lines.values())).to_numpy() if lines else 1
+
+    def having(pattern: str) -> int:
+        return int((bare.str.contains(pattern) * each).sum())
+
     # 0.125 and .5 begin with no thousand
-    ends = {
-        mark: int(bare.str.contains(rf"\{mark}\d{{1,2}}$|\{mark}\d{{4,}}$|^0?\{mark}\d+$").sum())
-        for mark in ".,"
-    }
-    three = {
-        mark: int(bare.str.contains(rf"[1-9]\d*\{mark}\d{{3}}(?:\D|$)").sum()) for mark in ".,"
-    }
-    three[" "] = int(bare.str.contains(r"\d[ \u00a0\u202f]\d{3}").sum())
+    ends = {m: having(rf"\{m}\d{{1,2}}$|\{m}\d{{4,}}$|^0?\{m}\d+$") for m in ".,"}
+    three = {m: having(rf"[1-9]\d*\{m}\d{{3}}(?:\D|$)") for m in ".,"}
+    three[" "] = having(r"\d[ \u00a0\u202f]\d{3}")
     decimal = _guess_decimal(ends, three)
     other = {".": ",", ",": "."}.get(decimal.value, "")
     thousands = [
@@ -408,7 +418,9 @@ def _cover(tried: tuple[tuple[str, int], ...], order: str) -> tuple[tuple[str, .
     return tuple(formats), read / sum(lines for _, lines in tried)
 
 
-def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
+def date_readings(
+    values: pd.Series, most: int = 300, lines: pd.Series | None = None
+) -> tuple[list[list[str]], float]:
     """Find the formats that read a column.
 
     Parameters
@@ -417,6 +429,8 @@ def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], 
         Text.
     most : int, default 300
         Values that are tried, spread over the column.
+    lines : Series of int or None
+        How many lines have each value, where all different values are given; then all are tried.
 
     Returns
     -------
@@ -424,15 +438,24 @@ def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], 
         Sets of formats that together read the most, one where the order of day and month is known;
         and the share of the lines that they read.
     """
+    if lines is not None:
+        return _readings_of(dict(zip(values, lines)))[:2]
     different = values.value_counts().reindex(values.drop_duplicates())
-    tried = different.iloc[:: max(1, len(different) // most)].to_dict()
+    return _readings_of(different.iloc[:: max(1, len(different) // most)].to_dict())[:2]
+
+
+def _readings_of(tried: dict[str, int]) -> tuple[list[list[str]], float, float]:
+    """The formats that read values with so many lines each, the share of the lines that they read,
+    and by how much that is more than with day and month exchanged.
+    """
     first = list(tried)[:50]
     if not tried or sum(bool(_DATE_LIKE.fullmatch(v)) for v in first) < len(first) / 2:
-        return [], 0.0
+        return [], 0.0, 0.0
     covers = [_cover(tuple(tried.items()), order) for order in ("day", "month")]
     best = max(part for _, part in covers)
     alike = [list(formats) for formats, part in covers if part == best > 0.5]
-    return [f for n, f in enumerate(alike) if f not in alike[:n]], best
+    formats = [f for n, f in enumerate(alike) if f not in alike[:n]]
+    return formats, best, best - min(part for _, part in covers)
 
 
 def date_formats(values: pd.Series) -> tuple[list[str], float]:
@@ -517,7 +540,7 @@ def parse_dates(values: pd.Series) -> pd.Series:
     return out
 
 
-def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 1000) -> bool:
+def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 20_000) -> bool:
     """Whether the values that only this format reads would do with day and month exchanged."""
     other = format.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
     rest = [f for f in formats if f != format]
@@ -526,7 +549,10 @@ def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 1
     return bool(_order(format)) and all(fits(v, other) for v in own)
 
 
-def guess_date(name: str, values: pd.Series) -> Guess:
+_FEW_DECIDE = 0.0001  # of the lines: as few as may be misspelt
+
+
+def guess_date(name: str, values: pd.Series, lines: pd.Series | None = None) -> Guess:
     """The date formats, or that they are ambiguous.
 
     Parameters
@@ -535,13 +561,19 @@ def guess_date(name: str, values: pd.Series) -> Guess:
         The column.
     values : Series of str
         Its text.
+    lines : Series of int or None
+        How many lines have each value, where all different values are given.
 
     Returns
     -------
     Guess
         Its format, or a list of several.
     """
-    readings, part = date_readings(values)
+    decided = 1.0
+    if lines is None:
+        readings, part = date_readings(values)
+    else:
+        readings, part, decided = _readings_of(dict(zip(values, lines)))
     shown = repr(values.iloc[0]) if len(values) else ""
     if not readings and len(values) and stamp_kind(values):
         stamp = stamp_kind(values)
@@ -561,6 +593,10 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     sure = "sure" if part == 1 and not vague else "likely"
     if vague:
         told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
+    if lines is not None and any(map(_order, formats)) and 0 < decided <= _FEW_DECIDE:
+        sure = "likely"
+        few = round(decided * int(lines.sum()))
+        told += f"; only {counted(few, 'line tells', 'lines tell')} the day from the month"
     if all(f.startswith("%Y-%m-%d") and "%p" not in f for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats

@@ -95,9 +95,13 @@ def not_a_log(found: Assignment) -> str:
     """
     if told := _quoted(found):
         return told + "."
+    if len(found.columns) == 1:
+        return _single(next(iter(found.columns.values()))) + ". " + _LOG
     kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
-    tallied = basket and basket.relation < 0 and customer and customer.unique  # orders in all
+    doubted = basket and basket.relation < 0
+    unpaid = not {"price", "revenue"} & set(found.chosen)
+    tallied = doubted and (customer and customer.unique or unpaid)  # orders in all
     if not basket or tallied:
         kinds = (
             *(_came_back, _people, _campaigns, _returns),
@@ -162,6 +166,14 @@ def _no_day(found: Assignment) -> str:
     return f"no day of a sale{other}" if days else "no day on any of them"
 
 
+def _single(column: Column) -> str:
+    """Say that a table has one column, and what may be the reason."""
+    if column.dates > 0.8:
+        return f"This is a table of days: beside {column.name!r} it has nothing"
+    told = f"This table has one column, {column.name!r}"
+    return f"{told}; if another sign separates its columns, set data.delimiter to it"
+
+
 def _matrix(found: Assignment) -> str:
     """Recognise a matrix: a row for each receipt, and a yes or no for each product."""
     flags = [n for n, c in found.columns.items() if set(c.values.unique()) <= {"0", "1"}]
@@ -174,7 +186,9 @@ def _matrix(found: Assignment) -> str:
 def _returns(found: Assignment) -> str:
     """Recognise a table of returns."""
     told = _having(found, "return")
-    if len(told) < 2 or "date" in found.chosen:
+    codes = [n for n in told if found.columns[n].unique and found.columns[n].code]
+    unpaid = codes and not {"price", "revenue"} & set(found.chosen)
+    if len(told) < 2 or "date" in found.chosen and not unpaid:
         return ""
     return f"This is a table of returns: it has {', '.join(map(repr, told[:3]))}, and no sales"
 
@@ -426,11 +440,29 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
     bool
         Whether each column of numbers or days has a number or a day in the place of its name.
     """
+    # a name that stood twice has its place behind it
+    bare = [re.sub(r" \(\d+\)$", "", n) for n in names]
+    names = [b if b in names else n for b, n in zip(bare, names)]
     below = look(table)
     plain = [n for n, c in below.items() if c.numeric > 0.9 or c.dates > 0.9]
     heads = look(pd.DataFrame([names], columns=list(table.columns)))
     years = [n for n in names if re.fullmatch(r"(19|20)\d\d", n)]
-    return bool(plain) and len(years) < 2 and all(_of_its_kind(heads[n], below[n]) for n in plain)
+    codes = sum(_of_its_shape(n, c.values) for n, c in zip(names, below.values()))
+    alike = [_of_its_kind(heads[n], below[n]) for n in plain]
+    if codes:
+        return sum(alike) + codes > len(alike) / 2 + 1 and len(years) < 2
+    return bool(plain) and len(years) < 2 and all(alike)
+
+
+_CODE_DIGITS = 3  # in the place of a name, to be a code such as C-10015 and no header such as Q1
+
+
+def _of_its_shape(name: str, values: pd.Series) -> bool:
+    """Whether the place of a name holds a code like those below it, such as *Cust-10015*."""
+    shape = re.sub(r"\d", "9", name)
+    coded = re.search(r"[^\W\d_]", shape) and shape.count("9") >= _CODE_DIGITS
+    same = values.head(1000).str.replace(r"\d", "9", regex=True) == shape
+    return bool(coded) and len(same) > 1 and float(same.mean()) > 0.9
 
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
@@ -444,6 +476,7 @@ class Examination:
     notes: list[str] = field(default_factory=list)  # what else was seen
     # the other sheets or tables of the source
     others: list[Examination] = field(default_factory=list)
+    days: pd.Series | None = None  # the lines of each day as it is written, once all are counted
 
     def settings(self) -> DataConfig:
         """The data section that the guesses make, without those that nobody has chosen."""
@@ -892,16 +925,19 @@ def _status_column(found: Assignment) -> Column | None:
 def _guess_status(found: Assignment) -> Iterator[Guess]:
     """The status column, and which of its values are no sales."""
     column = _status_column(found)
-    if column is None:
-        return
-    found_values = column.values.value_counts().index
+    if column is not None:
+        yield from _status_guesses(column.name, list(column.values.value_counts().index))
+
+
+def _status_guesses(name: str, found_values: list[str]) -> Iterator[Guess]:
+    """Which values of a status, the most frequent first, are no sales."""
     kinds: dict[str, list[str]] = {}
     for value in sorted(found_values):
         kinds.setdefault(status_kind(value), []).append(value)
     undone = {k: kinds[k] for k in ("cancelled", "returned") if k in kinds}
     shown = ", ".join(found_values[:6])
     why = f"its name, and the values {shown}; a line counts as a sale unless data.status lists it"
-    yield Guess("columns.status", column.name, "likely", why)
+    yield Guess("columns.status", name, "likely", why)
     told = "these values look cancelled or returned, the others count as sales"
     if "pending" in kinds:
         told += (
@@ -917,11 +953,14 @@ def _guess_currency(found: Assignment) -> Iterator[Guess]:
     """The currency of the report, or that a rate is needed for each."""
     named = [found.columns[name] for name in found.free() if aside_kind(name) == "currency"]
     column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
-    if column is None:
-        return
-    codes = column.values.value_counts().index
+    if column is not None:
+        yield from _currency_guesses(column.name, list(column.values.value_counts().index))
+
+
+def _currency_guesses(name: str, codes: list[str]) -> Iterator[Guess]:
+    """The currency of the report, by its codes, the most frequent first."""
     shown = ", ".join(codes[:8])
-    yield Guess("columns.currency", column.name, "likely", f"its name, and the values {shown}")
+    yield Guess("columns.currency", name, "likely", f"its name, and the values {shown}")
     if len(codes) == 1:
         yield Guess("report.currency", _sign(codes[0]), "likely", f"the amounts are in {shown}")
         return
@@ -1082,7 +1121,7 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
             Reading(
                 f"days are written {', '.join(formats)}", replace(settings, date_format=formats)
             )
-            for formats in date_readings(date.values)[0]
+            for formats in _day_readings(out, date)
         ]
     else:
         others.append(Reading("this proposal", settings))
@@ -1093,6 +1132,13 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
         _rival_readings(out, plain),
     )
     return [*others, *list(rivals)[:most]]
+
+
+def _day_readings(out: Examination, date: Column) -> list[list[str]]:
+    """The formats that read the days alike, of all lines where they are counted."""
+    if out.days is None:
+        return date_readings(date.values)[0]
+    return date_readings(pd.Series(out.days.index), lines=out.days)[0]
 
 
 def _lacking_readings(found: Assignment, settings: DataConfig) -> Iterator[Reading]:
@@ -1122,11 +1168,12 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
     """Other columns for what is not sure, and every status as a sale."""
     found = out.found
     doubted = {r: e for r, e in found.chosen.items() if e.sure == "unsure"}
-    if {"quantity", "price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
-        amount = found.chosen["revenue"].name
+    if {"price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
+        amount, price = found.chosen["revenue"].name, found.chosen["price"].name
         columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
         other = replace(settings, columns=columns)
-        yield Reading(f"quantity × price, without {amount!r}", other, hides=amount)
+        worth = "quantity × price" if "quantity" in found.chosen else f"one piece at {price!r}"
+        yield Reading(f"{worth}, without {amount!r}", other, hides=amount)
     if settings.basket:
         yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:
@@ -1252,6 +1299,110 @@ def _odd_line(flag: dict) -> str:
     examples = f" ({'; '.join(flag['examples'])})" * bool(flag["examples"])
     return f"{flag['what']}{concerns}{examples}. {flag['change']} {flag['advice']}"
 
+# %% ../../nbs/01d_proposal.ipynb #ccffed96
+_CLOCK_NUMBERS = ("epoch_s", "epoch_ms", "excel")  # days that are no texts
+_MOST_SHAPES = 20_000  # different days or shapes of amounts; a column with more holds none
+
+
+def _texts(main: Source, name: str) -> ibis.Table | None:
+    """The texts of a column; None where it holds something else."""
+    if name not in main.table.columns or not main.table[name].type().is_string():
+        return None
+    text = main.table[name]
+    return main.table.filter(text.notnull() & ~text.isin(["", *MISSING_WORDS])).select(text=text)
+
+
+def _counted(groups: ibis.Table) -> pd.Series | None:
+    """Lines by a text of each group, the commonest first; None where there are too many."""
+    rows = groups.order_by([ibis.desc("n"), "text"]).limit(_MOST_SHAPES + 1).execute()
+    rows["text"] = rows["text"].str.strip()
+    lines = rows[rows["text"] != ""].groupby("text", sort=False)["n"].sum()
+    return None if len(rows) > _MOST_SHAPES else lines
+
+
+def _days_as_written(texts: ibis.Table) -> pd.Series | None:
+    """The lines of each day and month, whatever the hour, and of each way to write a clock."""
+    last = texts.text.right(1)
+    clock = ibis.ifelse(last.between("0", "9"), "9", last)
+    # ten letters hold the day and the month, but for names of months, which nothing is mixed with
+    groups = texts.group_by(day=texts.text.left(10), size=texts.text.length(), clock=clock)
+    return _counted(groups.agg(text=ibis._.text.min(), n=ibis._.count()))
+
+
+def _shapes(texts: ibis.Table) -> pd.Series | None:
+    """The lines of each shape of an amount: 12.90 and 35.60 have one."""
+    different = texts.group_by("text").agg(n=ibis._.count())
+    groups = different.group_by(shape=different.text.re_replace("[2-9]", "1"))
+    return _counted(groups.agg(text=ibis._.text.min(), n=ibis._.n.sum()))
+
+
+def _replace_guesses(out: Examination, keys: set[str], found: Iterable[Guess]) -> None:
+    """Put guesses in the place of those of the same keys."""
+    at = next((n for n, g in enumerate(out.guesses) if g.key in keys), None)
+    if at is None:
+        return
+    rest = [g for g in out.guesses[at:] if g.key not in keys]
+    out.guesses = [*out.guesses[:at], *found, *rest]
+
+
+def _date_by_all(out: Examination, main: Source) -> None:
+    """Read the days of all lines, so that any of them may tell day and month apart."""
+    known = next((g for g in out.guesses if g.key == "date_format"), None)
+    date = out.found.get("date")
+    texts = _texts(main, date.name) if date else None
+    if known is None or date is None or texts is None or str(known.value) in _CLOCK_NUMBERS:
+        return
+    days = _days_as_written(texts)
+    if days is None or not len(days):
+        return
+    out.days = days
+    told = guess_date(date.name, pd.Series(days.index), days)
+    _replace_guesses(out, {"date_format"}, [told])
+
+
+def _numbers_by_all(out: Examination, main: Source) -> None:
+    """Read the amounts of all lines, so that any of them may tell the decimal sign."""
+    if not any(g.key == "decimal" for g in out.guesses):
+        return
+    names = [out.found.column(r).name for r in ("quantity", "price", "revenue") if out.found.get(r)]
+    shapes = {}
+    for name in names:
+        texts = _texts(main, name)
+        if texts is not None:
+            shapes[name] = _shapes(texts)
+    known = {name: found for name, found in shapes.items() if found is not None}
+    if known and len(known) == len(shapes):
+        told = guess_numbers({n: pd.Series(s.index) for n, s in known.items()}, known)
+        _replace_guesses(out, {"decimal", "thousands", "currency_signs"}, told)
+
+
+def _values_by_all(out: Examination, main: Source) -> None:
+    """Know the statuses and currencies of all lines."""
+    ways = {"status": _status_guesses, "currency": _currency_guesses}
+    for role, way in ways.items():
+        name = next((g.value for g in out.guesses if g.key == f"columns.{role}"), None)
+        if name not in out.found.columns:
+            continue
+        values = [v for v, _ in _value_counts(out.found.columns[name], main, 51)]
+        if len(values) <= 50 and set(values) - set(out.found.columns[name].values.unique()):
+            keys = (
+                {f"columns.{role}", "status"}
+                if role == "status"
+                else {
+                    "columns.currency",
+                    "report.currency",
+                    "currency_rates",
+                }
+            )
+            _replace_guesses(out, keys, way(name, values))
+
+
+def _by_all_lines(out: Examination, main: Source) -> None:
+    """Let every line say how days and amounts are written, and what statuses there are."""
+    _date_by_all(out, main)
+    _numbers_by_all(out, main)
+    _values_by_all(out, main)
+
 # %% ../../nbs/01d_proposal.ipynb #a4283112
 def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     """List the columns that are not used and that matter.
@@ -1273,6 +1424,7 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     for name in [n for n in found.free() if n not in used and n not in found.passed]:
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
+        what = "date" if column.dates > 0.8 and what in ("amount", "price", "quantity") else what
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
             continue
         if what == "status" and not _tells_status(column):
@@ -1302,14 +1454,14 @@ def _said_by(out: Examination, main: Source) -> Iterator[str]:
             yield f"{role} {name!r}: {', '.join(f'{v} ({count(n)})' for v, n in counts[:8])}."
 
 
-def _value_counts(column: Column, main: Source | None) -> list[tuple[str, int]]:
+def _value_counts(column: Column, main: Source | None, most: int = 6) -> list[tuple[str, int]]:
     """The values of a column and how many lines have each, the most frequent first."""
     if main is None or column.name not in main.table.columns:
         return list(column.values.value_counts().items())
     value = main.table[column.name].cast("string")
     filled = value.notnull() & ~value.strip().isin(["", *MISSING_WORDS])
     counts = main.table.filter(filled).group_by(value=value).agg(n=ibis._.count())
-    rows = counts.order_by([ibis.desc("n"), "value"]).limit(6).execute()
+    rows = counts.order_by([ibis.desc("n"), "value"]).limit(most).execute()
     return list(zip(rows["value"], rows["n"]))
 
 
@@ -1368,8 +1520,12 @@ def _ask_cost(found: Assignment) -> str:
 
 def _ask_bought(out: Examination) -> str:
     """Whether the lines are what the shop bought itself."""
-    if {"customer_id", "product_id"} & set(out.found.chosen):
+    date = out.found.chosen.get("date")
+    if "customer_id" in out.found.chosen or date and "sale" in header_ideas(date.name):
         return ""
+    ordered = [n for n in out.found.columns if "order" in header_ideas(n)]
+    if "product_id" in out.found.chosen and (not ordered or _having(out.found, "sale", "profit")):
+        return ""  # a product may well say who supplies it
     place = split_table(out.source)[0]
     title = "" if "://" in place else Path(place).stem
     paid = "expense" in header_ideas(title) or {"purchase", "purchases"} & {*header_words(title)[0]}
@@ -1524,7 +1680,9 @@ def _ask_aside(out: Examination) -> str:
     """About a column that is left out."""
     kinds: dict[str, Column] = {}
     for name in out.found.free():
-        kinds.setdefault(aside_kind(name), out.found.columns[name])
+        what, column = aside_kind(name), out.found.columns[name]
+        if what != "discount" or column.numeric > 0.8:  # a code says no amount
+            kinds.setdefault(what, column)
     keys = {g.key: g for g in out.guesses}
     if "status" in keys and (undone := keys["status"].value):
         shown = ", ".join(v for values in undone.values() for v in values)
@@ -1566,7 +1724,7 @@ def closing(out: Examination) -> list[str]:
     Parameters
     ----------
     out : Examination
-        From `examine`.
+        From `examine`. Its guesses are made again where all lines tell more than the first.
 
     Returns
     -------
@@ -1580,6 +1738,7 @@ def closing(out: Examination) -> list[str]:
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
         main = _open(out, folder)
+        _by_all_lines(out, main)
         lines += said_of_quotes(_as_laid_out(out))
         lines += list(_said_by(out, main))
         aside = left_out(out.found, main)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ..core.config import SUFFIXES, DataConfig, source_files, split_table
 from ..core.errors import DataError, RetailError
-from ..core.formats import share
+from ..core.formats import count
 from .column_evidence import Column
 from .column_words import header_ideas, word_score
 from .profiling import Guess, guess_encoding
@@ -49,18 +49,68 @@ def meeting(mine: Column, table: Examination, role: str = "") -> tuple[str, floa
     """
     wanted = set(mine.values.unique())
     best = ("", 0.0)
-    for name, column in table.found.columns.items():
-        alike = name.casefold() == mine.name.casefold()
-        if not column.unique or not (alike or role and word_score(role, name) >= 0.5):
-            continue
+    for name in _keys_of(mine, table, role):
+        column = table.found.columns[name]
         part = len(wanted & set(column.values)) / max(len(wanted), 1)
         enough = 0.5 if column.rows < _LONG else 0.02
         if part >= enough and part > best[1]:
             best = (name, part)
     return best
 
+
+def _keys_of(mine: Column, table: Examination, role: str) -> list[str]:
+    """The columns of a table that may hold what a column of the log points to, by their names."""
+    keys = [name for name, column in table.found.columns.items() if column.unique]
+    bare = bool(role) and _tells_of(table, role)
+    return [
+        name
+        for name in keys
+        if name.casefold() == mine.name.casefold()
+        or role
+        and word_score(role, name) >= 0.5
+        or bare
+        and _bare_id(name)
+    ]
+
+
+def _bare_id(name: str) -> bool:
+    """Whether a header says *ID*, *Código* or *Nr.* and no more."""
+    return bool(header_ideas(name)) and header_ideas(name) <= {"id", "sku"}
+
+
+_SPEAKS = {  # what the name of a table of products, or of customers, speaks of
+    "product_id": {"product", "sku", "inventory"},
+    "customer_id": {"customer", "person"},
+}
+
+
+def _tells_of(table: Examination, role: str) -> bool:
+    """Whether a table is one of products, or of customers, by its name or by what it tells."""
+    place, name = split_table(table.source)
+    title = name or ("" if "://" in place else Path(place).stem)
+    others = set().union(*_SPEAKS.values()) - _SPEAKS[role]
+    if header_ideas(title) & _SPEAKS[role]:
+        return not header_ideas(title) & others
+    people = sum("person" in header_ideas(n) for n in table.found.columns)
+    if role == "customer_id":
+        return people > 1
+    return people == 0 and {"product_name", "category", "price"} & set(table.found.chosen) != set()
+
 # %% ../../nbs/01e_related.ipynb #c9e81796
 _WHAT = {"product_id": ("products", "products"), "customer_id": ("customers", "customers")}
+
+
+def _plain(table: Examination) -> bool:
+    """Whether a text is ASCII, which every usual encoding reads alike."""
+    known = [g for g in table.guesses if g.key == "encoding"]
+    return any(g.value is None and "ASCII" in g.why for g in known)
+
+
+def _replace_encoding(out: Examination, table: Examination) -> None:
+    """Take the encoding of a table for a log that is ASCII."""
+    (given,) = [g for g in table.guesses if g.key == "encoding"]
+    told = replace(given, why=f"{Path(table.source).name}: {given.why}")
+    out.guesses = [told if g.key == "encoding" else g for g in out.guesses]
 
 
 def _other_layout(out: Examination, table: Examination) -> str:
@@ -69,7 +119,10 @@ def _other_layout(out: Examination, table: Examination) -> str:
     if mine.get("delimiter") != theirs.get("delimiter"):
         out.guesses = [g for g in out.guesses if g.key != "delimiter"]
     for key in ("encoding", "header", "skip_rows"):
-        if mine.get(key) != theirs.get(key):
+        if key == "encoding" and (_plain(out) or _plain(table)):
+            if theirs.get(key):
+                _replace_encoding(out, table)
+        elif mine.get(key) != theirs.get(key):
             return (
                 f"but needs data.{key} {theirs.get(key)!r}, which holds for all tables of a config"
             )
@@ -93,20 +146,44 @@ def _tables(out: Examination, tables: list[Examination]) -> Iterator[tuple[Guess
         mine = out.found.get(role)
         others = [t for t in tables if not _is_log(t)]
         found = [(meeting(mine, t, role), t) for t in others] if mine else []
-        usable = [(n, p, t) for (n, p), t in found if mine and n in (mine.name, role)]
-        if usable:
-            name, part, table = max(usable, key=lambda u: (round(u[1], 2), _told_of(u[2])))
+        named = [(n, p, t) for (n, p), t in found if n]
+        if mine and not named:
+            yield from ((g, t) for t in others for g in _strangers(mine, t, role))
+        if mine and named:
+            name, part, table = max(named, key=lambda u: _worth(mine, role, *u))
             if told := _other_layout(out, table):
                 out.notes.append(f"{table.source} holds the {what}, {told}.")
                 continue
-            why = f"{share(part)} of the {what} in the first lines are in its {name!r}"
-            yield Guess(key, table.source, "likely", why), table
-        elif mine and (named := [(n, p, t) for (n, p), t in found if n]):
-            name, part, table = max(named, key=lambda u: u[1])
-            out.notes.append(
-                f"{share(part)} of the {what} are in {name!r} of {table.source}; to use it as "
-                f"data.{key}, call that column {mine.name!r}."
-            )
+            yield Guess(key, table.source, "likely", _met(mine, table, name, what)), table
+            if name not in (mine.name, role):
+                called = f"its {name!r} is what the log calls {mine.name!r}"
+                yield Guess("keys", {key: name}, "likely", called), table
+
+
+def _worth(mine: Column, role: str, name: str, part: float, table: Examination) -> tuple:
+    """How good a table is: by a column that is called so, by who meets, by what it tells."""
+    return name in (mine.name, role), round(part, 2), _told_of(table)
+
+
+def _met(mine: Column, table: Examination, name: str, what: str) -> str:
+    """How many of each side meet."""
+    wanted, held = set(mine.values.unique()), set(table.found.columns[name].values.unique())
+    both = len(wanted & held)
+    are = "is" if both == 1 else "are"
+    return (
+        f"{count(both)} of the {count(len(wanted))} {what} in the first lines {are} among the "
+        f"{count(len(held))} in its {name!r}"
+    )
+
+
+def _strangers(mine: Column, table: Examination, role: str) -> Iterator[Guess]:
+    """That a table is one of products, or of customers, and its ids are not the log's."""
+    key, what = _WHAT[role]
+    names = _keys_of(mine, table, role) if _tells_of(table, role) else []
+    for name in names[:1]:
+        other = table.found.columns[name].values.iloc[0]
+        why = f"{_met(mine, table, name, what)} of {table.source}, such as {mine.values.iloc[0]} "
+        yield Guess(key, None, "unsure", why + f"and {other}: are they written in two ways?")
 
 
 def _product_columns(out: Examination, table: Examination) -> Iterator[Guess]:
@@ -244,6 +321,18 @@ def _named(files: Iterable[Path]) -> set[str]:
     return {file.name for file in files}
 
 
+def _may_tell(file: Path, names: Iterable[str]) -> bool:
+    """Whether a file is called after products or customers, and has a column of ids."""
+    spoken = set().union(*_SPEAKS.values()) & header_ideas(file.stem)
+    return bool(spoken) and any(_bare_id(n) or "id" in header_ideas(n) for n in names)
+
+
+def _book_of(file: Path) -> bool:
+    """Whether a workbook is called after products or customers; its header is not looked at."""
+    spoken = set().union(*_SPEAKS.values()) & header_ideas(file.stem)
+    return bool(spoken) and kind(file) == "excel"
+
+
 def _siblings(out: Examination, most: int = 50) -> list[Examination]:
     """The tables beside a file, or the files of a pattern, that share a key with it."""
     place, table = split_table(out.source)
@@ -258,10 +347,21 @@ def _siblings(out: Examination, most: int = 50) -> list[Examination]:
     looked = []
     for file in beside[:most]:
         names = {n.casefold() for n in _header(file)}
-        if names & keys and names != {n.casefold() for n in out.found.columns}:
+        told = names & keys or _may_tell(file, names) or _book_of(file)
+        if told and names != {n.casefold() for n in out.found.columns}:
             with contextlib.suppress(RetailError):
                 looked.append(examine(str(folder / file.name)))
     return looked
+
+
+def _add_guess(out: Examination, guess: Guess) -> None:
+    """Add a guess; the keys of several tables are one key of the config."""
+    known = next((g for g in out.guesses if g.key == guess.key == "keys"), None)
+    if known is None:
+        out.guesses.append(guess)
+        return
+    both = replace(known, value=known.value | guess.value, why=f"{known.why}; {guess.why}")
+    out.guesses = [both if g is known else g for g in out.guesses]
 
 
 def related(out: Examination) -> Examination:
@@ -283,8 +383,8 @@ def related(out: Examination) -> Examination:
     if joined.verdict:
         return joined
     for guess, table in list(_tables(joined, tables if joined is out else [out, *tables])):
-        joined.guesses.append(guess)
-        if guess.key == "products":
+        _add_guess(joined, guess)
+        if guess.key == "products" and guess.value:
             more = list(_product_columns(joined, table))
             given = {g.key for g in more} | {
                 "columns.revenue" for g in more if g.key == "columns.price"

@@ -1329,6 +1329,43 @@ def _row_batches(
         )
 
 # %% ../../nbs/00g_sources.ipynb #f41488f0
+_AS_CSV = "Open it in a spreadsheet and save it as CSV or .xlsx."
+_NO_TABLES = (  # what files begin with that hold no table as it is read here
+    (rb"%PDF-", "a PDF document", "Ask for the same export as CSV or .xlsx."),
+    (rb"\s*<(?:!doctype html|html|head|body|meta|table|div)\b", "a web page (HTML)", _AS_CSV),
+    (rb"\s*<(?:\?xml|!--|Workbook)", "an XML document", _AS_CSV),
+    (
+        rb"\s*\[?\s*\{\s*\"",
+        "JSON",
+        "Write it as a table, with Python: import pandas as pd; "
+        "pd.read_json({name!r}{how}).to_csv('sales.csv', index=False).",
+    ),
+)
+_BOOKS = (b"PK", b"\xd0\xcf\x11\xe0")  # how workbooks begin, of today and of 1997
+
+
+def _refuse_no_table(file: Path, head: bytes) -> None:
+    """Say what a file is that holds no table, or none of the kind that its ending promises."""
+    begins = head.removeprefix(codecs.BOM_UTF8)
+    for pattern, what, advice in _NO_TABLES:
+        if re.match(pattern, begins, re.IGNORECASE):
+            how = "" if begins.lstrip().startswith(b"[") else ", lines=True"
+            raise DataError(
+                f"{file.name} is {what} by its content; expected a table: CSV, Excel, parquet or "
+                f"SQLite. {advice.format(name=file.name, how=how)}"
+            )
+    ending = file.suffix.lower()
+    promised = {".parquet": (b"PAR1",), ".xlsx": _BOOKS, ".xlsm": _BOOKS, ".xls": _BOOKS}
+    first = head.split(b"\n")[0]
+    plain = (
+        b"\n" in head and first.isascii() and re.search(rb"[,;\t|]", first) and b"\0" not in head
+    )
+    if plain and not head.startswith(promised.get(ending, (b"",))):
+        raise DataError(
+            f"{file.name} is a text by its content, and no {ending} file; give it the ending .csv."
+        )
+
+
 def kind(file: Path) -> str:
     """What a file is, by its first bytes, and for spreadsheets by its suffix.
 
@@ -1341,9 +1378,15 @@ def kind(file: Path) -> str:
     -------
     str
         "parquet", "excel", "sqlite", "duckdb" or "text".
+
+    Raises
+    ------
+    DataError
+        For what holds no table, such as a PDF document, or not what its ending says.
     """
     with open(file, "rb") as stream:
-        head = stream.read(16)
+        head = stream.read(2048)
+    _refuse_no_table(file, head)
     if file.suffix.lower() in (".xlsx", ".xlsm", ".xls", ".ods"):
         return "excel"
     if head[:4] == b"PAR1" or file.suffix.lower() == ".parquet":
@@ -1818,7 +1861,25 @@ def open_source(con: Any, role: str, settings: DataConfig, staging: Path | None 
     ('customer_id', 'date', 'price', 'row', 'damaged')
     """
     with reading(settings, role):
-        return _open_source(con, role, settings, staging)
+        return _with_key(_open_source(con, role, settings, staging), role, settings)
+
+
+def _with_key(source: Source, role: str, settings: DataConfig) -> Source:
+    """A table whose ids are called as in the log, where data.keys names their column."""
+    if role not in settings.keys:
+        return source
+    theirs, key = settings.keys[role], role.removesuffix("s") + "_id"
+    mine = settings.columns.get(key, key)
+    held = [c for c in source.table.columns if c not in ("row", "damaged")]
+    if theirs not in held:
+        raise DataError(unknown("column", theirs, held, f"data.keys.{role}"))
+    if theirs != mine and any(c.casefold() == mine.casefold() != theirs.casefold() for c in held):
+        raise DataError(
+            f"The {role} have a column {mine!r} beside {theirs!r}, which data.keys.{role} names; "
+            "leave the key out, or leave that column out of the table."
+        )
+    names = {mine if c == theirs else c: source.table[c] for c in source.table.columns}
+    return Source(source.table.select(**names), source.parts, source.backend)
 
 
 def reading(
