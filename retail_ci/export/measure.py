@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,12 +90,18 @@ def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list
     return lines.assign(margin=lines["revenue"] - paid), []
 
 
+@cache
+def _database(process: int) -> Any:
+    """The DuckDB of a process, opened once; a child process does not share its parent's."""
+    return connect_duckdb(DataConfig(memory="1GB")).con
+
+
 def _daily(lines: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
     """Visits and net money per customer and day of purchase, as known on the morning of a day."""
     money = [c for c in _MONEY if c in lines]
     sums = ", ".join(f"sum({c}) AS {c}" for c in money)
     of_back = ", ".join(f"r.{c}" for c in money)
-    with contextlib.closing(connect_duckdb(DataConfig(memory="1GB")).con.cursor()) as con:
+    with contextlib.closing(_database(os.getpid()).cursor()) as con:
         con.register("lines", lines[lines["date"] < until])
         found = con.execute(
             f"""WITH sales AS (SELECT * FROM lines WHERE NOT is_return),
