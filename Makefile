@@ -31,7 +31,7 @@ site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
 
 bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
-	@for b in chain features segmentation recommenders recommend_scale campaigns targeting value api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
+	@for b in chain features segmentation recommenders recommend_scale campaigns targeting value totals api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 
 soak: $(READY) ## the long tests: a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every delicate export, two thousand flipped bits, a full disk at each call, two hundred odd shops
 	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(BIN)/python -m pytest -q -rs tests/test_api.py

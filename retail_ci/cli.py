@@ -790,11 +790,12 @@ def _optimal_shares(
 def campaigns_list(
     wave: str = "",  # write the lists of this wave again; without it, name the waves
     config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """List the waves of the ledger, or write a wave's lists again as they were drawn."""
-    run = finished_run(config)
+    run = finished_run(config, set_)
     from retail_ci.core.formats import count
     from retail_ci.export.ledger import ledger_of, list_waves, read_wave, write_lists
 
