@@ -5,6 +5,7 @@
 # %% ../../nbs/08e_measure.ipynb #0f9cf296
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,14 @@ from ..core.formats import day as written_day
 from ..core.runs import Run, atomic_write, save
 from ..core.show import INK, show_table
 from ..data.engines import connect_duckdb
-from ..data.frames import as_day, check_number, one_row_each, read_frame, refuse
+from retail_ci.data.frames import (
+    as_day,
+    as_pandas,
+    check_number,
+    one_row_each,
+    read_frame,
+    refuse,
+)
 from retail_ci.export.effects import (
     _ALARM,
     Stratum,
@@ -93,6 +101,7 @@ def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list
 @cache
 def _database(process: int) -> Any:
     """The DuckDB of a process, opened once; a child process does not share its parent's."""
+    atexit.register(_database.cache_clear)
     return connect_duckdb(DataConfig(memory="1GB")).con
 
 
@@ -533,10 +542,21 @@ def _contamination(groups: pd.DataFrame, contacted: Any) -> tuple[dict, list[str
     if contacted is None:
         return {}, []
     _check_file(contacted, "the list of those contacted")
+    if isinstance(contacted, (str, Path)):
+        names = list(map(str, as_pandas(contacted, "the contacts").columns))
+        if "customer_id" not in names:
+            advice = "call the column of the customers so in the first line of the file"
+            refuse("the contacts", "a column 'customer_id'", ", ".join(names), advice)
     reached = read_frame(contacted, "the contacts", {"customer_id": "id"}, empty=True)
     got = groups["customer_id"].isin(reached["customer_id"])
     held = groups["group"] == "control"
-    if not got[~held].any():
+    if got.any() and not got[~held].any():
+        raise DataError(
+            "The contacts: expected customers of the wave's lists, found none of those and "
+            f"{count(int(got.sum()))} who were held back; the control list was sent in their "
+            "place, or given here by mistake."
+        )
+    if not got.any():
         raise DataError(
             "The contacts: expected customers of the wave, found none of those on its lists; the "
             "wave was never sent, or the file is another wave's."
