@@ -359,9 +359,9 @@ def finished_run(
     use_locale(loaded.report.locale)
     current = find_root() / "runs" / loaded.name / "current"
     if not current.exists():
+        words = " ".join(["--config", config, *(f"--set {word}" for word in settings or [])])
         raise RunError(
-            f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` "
-            "first."
+            f"There is no finished run of {loaded.name!r} yet; run `retail-ci run {words}` first."
         )
     return Run(loaded, current)
 
@@ -686,8 +686,10 @@ def campaigns_plan(
     columns: str = "",  # what the column of this file is called: customer_id=Card
 ) -> None:
     """Say which effect would be seen, for several sizes of the control group."""
-    if not 0 <= lift < 10:
-        raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
+    if not 0 <= lift <= 2:
+        raise ConfigError(
+            f"--lift must be a share from 0 to 2, such as 0.05 for 5%, found {lift:g}; correct it."
+        )
     names = _columns_of_list(customers, columns)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share

@@ -521,7 +521,7 @@ def _read_list(
         names = list(map(str, as_pandas(table, what).columns))
         if wanted not in names and "customer_id" in names:
             wanted = "customer_id"
-            columns = {ours: theirs for ours, theirs in columns.items() if ours != wanted}
+            columns = {ours: theirs for ours, theirs in (columns or {}).items() if ours != wanted}
         if wanted not in names:
             advice = "say which of them it is, as in --columns customer_id=Card"
             refuse(what, f"a column {wanted!r}", ", ".join(names), advice)

@@ -754,7 +754,7 @@ def _check_numbers(
 ) -> None:
     """Refuse arguments that are no numbers within their bounds."""
     check_number("days", days, 1, 366)
-    check_number("contact_cost", contact_cost, 0, 1e9, whole=False)
+    check_number("contact_cost", contact_cost, 0, 10**9, whole=False)
     check_number("margin", margin, 0, 1, whole=False)
     if probability is None:
         return
