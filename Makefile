@@ -31,7 +31,8 @@ model-reader: $(READER)/.ready ## readers that tests use: of Power BI models, of
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
 
-BENCHMARKS := chain features segmentation recommenders recommend_scale campaigns targeting value api
+BENCHMARKS := chain features segmentation recommenders recommend_scale campaigns targeting value \
+  totals api
 bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
 	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 

@@ -360,9 +360,9 @@ def finished_run(
     use_locale(loaded.report.locale)
     current = find_root() / "runs" / loaded.name / "current"
     if not current.exists():
+        words = " ".join(["--config", config, *(f"--set {word}" for word in settings or [])])
         raise RunError(
-            f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` "
-            "first."
+            f"There is no finished run of {loaded.name!r} yet; run `retail-ci run {words}` first."
         )
     return Run(loaded, current)
 
@@ -687,8 +687,10 @@ def campaigns_plan(
     columns: str = "",  # what the column of this file is called: customer_id=Card
 ) -> None:
     """Say which effect would be seen, for several sizes of the control group."""
-    if not 0 <= lift < 10:
-        raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
+    if not 0 <= lift <= 2:
+        raise ConfigError(
+            f"--lift must be a share from 0 to 2, such as 0.05 for 5%, found {lift:g}; correct it."
+        )
     names = _columns_of_list(customers, columns)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share
@@ -791,11 +793,12 @@ def _optimal_shares(
 def campaigns_list(
     wave: str = "",  # write the lists of this wave again; without it, name the waves
     config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """List the waves of the ledger, or write a wave's lists again as they were drawn."""
-    run = finished_run(config)
+    run = finished_run(config, set_)
     from retail_ci.core.formats import count
     from retail_ci.export.ledger import ledger_of, list_waves, read_wave, write_lists
 

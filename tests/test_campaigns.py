@@ -31,7 +31,7 @@ from retail_ci.export.ledger import (
     list_waves,
     read_wave,
 )
-from retail_ci.export.measure import measure_campaign, measure_wave
+from retail_ci.export.measure import measure_campaign, measure_wave, read_lists
 from retail_ci.export.targeting import target_customers, wave_of_lists
 from retail_ci.report.pages import Facts, _measured_waves
 
@@ -115,6 +115,11 @@ def test_from_the_draw_to_the_result(shop):
         (["plan"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["plan", "--day", "2026-01-31"], 0, "Demonstration data: "),
         (["plan", "--day", "2026-01-31", "--days", "0"], 3, "from 1 to 366, found 0"),
+        (["plan", "--day", "2026-01-31", "--lift", "5"], 2, "such as 0.05 for 5%, found 5"),
+        (["plan", "--day", "2026-01-31", "--lift", "2"], 0, "To see a lift of 200.0%, hold back"),
+        (["list", "--set", "name=small"], 0, "spring: 2026-01-01 to 2026-01-31"),
+        (["list", "--set", "name=x"], 4, "run of 'x' yet; run `retail-ci run --config small --set"),
+        (["measure", "spring", "--contact-cost", "-1"], 3, "from 0 to 1000000000, found -1"),
         (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["draw", "other", "--allocation", "best"], 2, "must be proportional or optimal, found"),
         (["draw", "spring", "--allocation", "optimal"], 0, "the shares of the segments as they"),
@@ -484,3 +489,139 @@ def test_a_list_is_drawn_and_some_of_it_held_back(shop):
     assert sizes["holdout"] > 0 and sizes["control"] == pytest.approx(
         0.3 * (sizes["control"] + sizes["send"]), abs=1
     )
+
+
+def small_log(rng: np.random.Generator) -> pd.DataFrame:
+    """Five months of 400 customers, each with own habits; one purchase in six comes back later."""
+    rate = rng.gamma(2.0, 1.5, 400)
+    visits = rng.poisson(rate * 5)
+    who = np.repeat(np.arange(400), visits)
+    start = pd.Timestamp("2026-01-01")
+    sold = pd.DataFrame(
+        {
+            "customer_id": [f"c{i:03d}" for i in who],
+            "product_id": [f"p{i}" for i in rng.integers(0, 3, len(who))],
+            "date": start + pd.to_timedelta(rng.integers(0, 150 * 24, len(who)), "h"),
+            "revenue": rng.gamma(3.0, 5.0, len(who)).round(2),
+        }
+    )
+    back = sold[rng.random(len(sold)) < 1 / 6]
+    later = pd.to_timedelta(rng.integers(1, 40, len(back)), "D")
+    back = back.assign(date=back["date"] + later, revenue=-back["revenue"])
+    log = pd.concat([sold.assign(is_return=False), back.assign(is_return=True)])
+    return log[log["date"] < start + pd.Timedelta(days=150)].reset_index(drop=True)
+
+
+def netted(log: pd.DataFrame, start: str, end: str, until: str) -> pd.Series:
+    """Revenue per customer of purchases between two days, less what came back of them by a day."""
+    total = dict.fromkeys(log["customer_id"], 0.0)
+    known = log[log["date"] < until]
+    sales = known[~known["is_return"]]
+    inside = (sales["date"] >= start) & (sales["date"] < end)
+    for row in sales[inside].itertuples():
+        total[row.customer_id] += row.revenue
+    for row in known[known["is_return"]].itertuples():
+        own = sales[(sales["customer_id"] == row.customer_id) & (sales["date"] <= row.date)]
+        bought = own.loc[own["product_id"] == row.product_id, "date"].max()
+        if pd.Timestamp(start) <= bought < pd.Timestamp(end):
+            total[row.customer_id] += row.revenue
+    return pd.Series(total)
+
+
+def test_measure_is_a_regression_on_the_log_worked_out_by_hand():
+    """From the lines to the effect: returns netted in a loop, least squares in each segment."""
+    log = small_log(np.random.default_rng(8))
+    day, days = pd.Timestamp("2026-03-15"), 60  # so little lies before that past spend adjusts
+    people = np.array(sorted(log.loc[log["date"] < day, "customer_id"].unique()))
+    held = np.random.default_rng(9).permutation(len(people)) < len(people) // 4
+    segment = np.where(np.arange(len(people)) % 3 == 0, "A", "B")
+    wave = log["date"].between(day, day + pd.Timedelta(days=days)) & ~log["is_return"]
+    log.loc[wave & log["customer_id"].isin(people[~held]), "revenue"] += 4.0
+    groups = pd.DataFrame({"customer_id": people, "segment": segment})
+    groups["group"] = np.where(held, "control", "send")
+    found = measure_campaign(groups, log, day=day, days=days).effects
+    found = found[found["outcome"] == "revenue"].set_index("stratum")
+
+    score = netted(log, "2026-01-01", "2026-03-15", until="2026-03-15").reindex(people).to_numpy()
+    outcome = netted(log, "2026-03-15", "2026-05-14", until="2027").reindex(people).to_numpy()
+    total = variance = 0.0
+    for name in ("A", "B"):
+        own = segment == name
+        x, t = score[own] - score[own].mean(), (~held[own]).astype(float)
+        design = np.column_stack([np.ones(own.sum()), t, x, t * x])
+        inverse = np.linalg.inv(design.T @ design)
+        line = inverse @ design.T @ outcome[own]
+        left = outcome[own] - design @ line
+        weight = left**2 / (1 - ((design @ inverse) * design).sum(axis=1))
+        robust = inverse @ (design.T * weight) @ design @ inverse
+        assert np.isclose(found.loc[name, "effect"], line[1])
+        assert np.isclose(found.loc[name, "error"], np.sqrt(robust[1, 1]), rtol=0.1)
+        part = t.sum() / (~held).sum()
+        total += part * line[1]
+        variance += part**2 * robust[1, 1]
+    assert np.isclose(found.loc["All", "effect"], total)
+    assert np.isclose(found.loc["All", "error"], np.sqrt(variance), rtol=0.05)
+    assert found.loc["All", "low"] < total < found.loc["All", "high"]
+
+
+LISTS = {
+    "someone twice": (
+        "customer_id\na\na\n",
+        "the list of those written to: expected one line for each customer, found 1 line more, "
+        "such as another of 'a'; delete the lines that are too many.",
+    ),
+    "nothing in it": (
+        "",
+        "the list of those written to: expected a file with a header and at least one row, found "
+        "that {file} is empty; write it again.",
+    ),
+    "no customer": (
+        "customer_id,segment\n,A\n ,B\n",
+        "the list of those written to: expected customers, found only lines without one; check "
+        "how it was made.",
+    ),
+    "on both": (
+        "customer_id\na\nz\n",
+        "The lists: expected each customer in one group, found 1 on both lists, such as 'z'; take "
+        "them off one of them, the one that is wrong.",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, said", LISTS.values(), ids=LISTS)
+def test_a_list_made_by_hand_is_told_what_is_wrong_with_it(text, said, tmp_path):
+    sent, control = tmp_path / "sent.csv", tmp_path / "control.csv"
+    sent.write_text(text)
+    control.write_text("customer_id\nz\n")
+    with pytest.raises(DataError) as refused:
+        read_lists(sent, control)
+    assert str(refused.value) == said.format(file=sent)
+
+
+def test_lists_made_by_hand_are_read_as_people_write_them(tmp_path):
+    """Blank lines at the end, spaces, and a name of the column in one of the two files."""
+    sent, control = tmp_path / "sent.csv", tmp_path / "control.csv"
+    sent.write_text("Card;segment\na ;A\nb;B\n;\n ;\n")
+    control.write_text("customer_id\nc\n")
+    lists = read_lists(sent, control, {"customer_id": "Card"})
+    assert lists["customer_id"].tolist() == ["a", "b", "c"]
+    assert lists["segment"].tolist() == ["A", "B", ""]
+    with pytest.raises(DataError, match="the list of those written to, is a folder; expected a"):
+        read_lists(tmp_path, control)
+
+
+def test_contacts_that_are_the_control_list_are_told_so(tmp_path):
+    log = small_log(np.random.default_rng(8))
+    people = sorted(log.loc[log["date"] < "2026-04-01", "customer_id"].unique())
+    groups = pd.DataFrame({"customer_id": people, "segment": "A", "group": "send"})
+    groups.loc[np.random.default_rng(3).permutation(len(people)) < 80, "group"] = "control"
+    got = tmp_path / "got.csv"
+    held = groups.loc[groups["group"] == "control", ["customer_id"]]
+    for table, said in (
+        (held, "found none of those and 80 who were held back; the control list was sent in"),
+        (held.assign(customer_id="x"), "the wave was never sent, or the file is another wave's"),
+        (held.rename(columns={"customer_id": "Card"}), "in the first line of the file"),
+    ):
+        table.to_csv(got, index=False)
+        with pytest.raises(DataError, match=said):
+            measure_campaign(groups, log, day="2026-04-01", contacted=got)

@@ -161,7 +161,7 @@ def wheel_is_tried() -> None:
     assert "retail-ci run --config small" in ci and "retail-ci site --config small" in ci
 
 
-BENCHMARKS = ("features", "campaigns", "targeting", "value", "chain", "api")
+BENCHMARKS = ("features", "campaigns", "targeting", "value", "totals", "chain", "api")
 ELSEWHERE: dict[
     str, tuple[str, Callable[[], None]]
 ] = {  # pattern: the reason, and what is checked here

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..core.config import bounds
 from ..core.errors import DataError
-from ..core.formats import count, day, decimal, number, share
+from ..core.formats import count, counted, day, decimal, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from .features import epoch_day, reference_date
 from retail_ci.customers.forecasts import (
@@ -2359,3 +2359,80 @@ def _benchmark_table(shops: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             for days, cut in shop["cuts"].items()
         ]
     )
+
+# %% ../../nbs/03e_lifetime_value.ipynb #8c47cad4
+_WITHIN = 0.05  # share by which a total may be off
+
+
+def _noise_table(shops: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """How far chance and the customers themselves moved a total: a row per shop and cut."""
+    return pd.DataFrame(
+        [
+            {
+                "Shop": name,
+                "Days before the end": int(days),
+                "Expected, of what came": cut["total"],
+                "Same customers, change": cut["change"] - 1,
+                "Noise of purchases, ±": cut["noise_purchases"],
+                "Noise of weeks, ±": cut["noise_weeks"],
+            }
+            for name, shop in shops.items()
+            for days, cut in shop["cuts"].items()
+        ]
+    )
+
+
+def _noise_words(table: pd.DataFrame) -> str:
+    """Say how many misses noise alone explains, and what the customers of the others did."""
+    missed = table[(table["Expected, of what came"] - 1).abs() > _WITHIN]
+    noise = table["Noise of weeks, ±"]
+    said = (
+        "With the mean of every week known, nine in ten totals lie within "
+        f"±{share(noise.min(), 1)} to ±{share(noise.max(), 1)}."
+    )
+    if not len(missed):
+        return said
+    loud = missed["Noise of weeks, ±"] > _WITHIN
+    said += (
+        f" Of {counted(len(missed), 'cut')} missed by more than {share(_WITHIN)}, the noise is "
+        f"larger than that at {count(int(loud.sum()))}."
+    )
+    changes = missed["Same customers, change"][~loud]
+    if not len(changes):
+        return said
+    ends = dict.fromkeys(share(end, signed=True) for end in (changes.min(), changes.max()))
+    return said + (
+        f" Where it is smaller, spend of the same customers moved by {' to '.join(ends)} from the "
+        "90 days before the cut."
+    )
+
+# %% ../../nbs/03e_lifetime_value.ipynb #c7dbea39
+def _rules_table(found: Mapping[str, Any]) -> pd.DataFrame:
+    """What benchmarks/totals.py found: a row per rule."""
+    return pd.DataFrame(
+        [
+            {
+                "Rule": rule,
+                **{f"Earlier, {name}": was for name, was in told["earlier"].items()},
+                "Cuts within 5%": told["within_5"],
+            }
+            for rule, told in found["rules"].items()
+        ]
+    )
+
+
+def _rules_words(table: pd.DataFrame, used: int) -> str:
+    """Say whether another rule than the one used, within 5% at `used` cuts, is to be taken."""
+    earlier = table.set_index("Rule").filter(like="Earlier").astype(float)
+    closer = earlier.lt(earlier.loc["model"]).all(axis=1)
+    most = int(table["Cuts within 5%"].max())
+    said = (
+        f"The forecast of this page is within 5% at {count(used)} of the nine cuts, and the best "
+        f"of these rules at {count(most)}. Earlier: the mean of how far a total was off, as a "
+        "logarithm, in the windows that had ended before all cuts. "
+    )
+    if closer.any():
+        return (
+            said + f"Closer than the model there, in every shop: {', '.join(closer[closer].index)}."
+        )
+    return said + "None was closer there than the model in every shop, so none is taken."

@@ -30,6 +30,11 @@ __all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'in_house
            'plot_pca']
 
 # %% ../../nbs/03c_segment_profiles.ipynb #136ee42b
+def _ago(days: float) -> str:
+    """How long ago a day was; the last purchase is never today."""
+    return "yesterday" if round(days) == 1 else f"{count(days)} days ago"
+
+
 def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -> pd.Series:
     """Why a customer is where it is: the two measures furthest from the middle.
 
@@ -57,7 +62,7 @@ def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -
     ranks[:, 0] = 1 - ranks[:, 0]
     words = np.column_stack(
         [
-            [f"last purchase {count(v)} days ago" for v in values[:, 0]],
+            [f"last purchase {_ago(v)}" for v in values[:, 0]],
             [f"{count(v)} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]],
             [f"{amount(v, currency)} spent" for v in features.monetary],
         ]

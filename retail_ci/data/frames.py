@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import glob
 import numbers
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, one_line, shown, translating
-from ..core.formats import read_id
+from ..core.formats import counted, read_id
 
 # %% auto #0
 __all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_words', 'as_ids', 'typed_column', 'one_row_each',
@@ -388,10 +389,12 @@ def one_row_each(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd
     >>> one_row_each(pd.DataFrame({"customer_id": ["a", "b"]}), "the customers").shape
     (2, 1)
     """
-    for found in (table[key][table[key].duplicated()], table[key][table[key].isna()]):
-        if len(found):
-            advice = f"drop the rows that are too many with drop_duplicates({key!r})"
-            refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
+    if without := int(table[key].isna().sum()):
+        advice = f"drop the rows without one with dropna(subset={key!r})"
+        refuse(what, f"a {key} in every row", f"{counted(without, 'row')} without one", advice)
+    if more := int(table[key].duplicated().sum()):
+        advice = f"drop the rows that are too many with drop_duplicates({key!r})"
+        refuse(what, f"one row per {key}", f"{counted(more, 'row')} more", advice)
     return table
 
 
@@ -593,7 +596,7 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
 
         return to_pandas(table)
     if isinstance(table, (str, Path)):
-        return _read_file(table)
+        return _read_file(table, what)
     if hasattr(table, "collect") and not hasattr(table, "__arrow_c_stream__"):
         refuse(what, _TABLES, f"a {type(table).__name__}", "call its collect() first")
     if not hasattr(table, "__arrow_c_stream__"):
@@ -608,12 +611,23 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
     return streamed.to_pandas()
 
 
-def _read_file(path: str | Path) -> pd.DataFrame:
+def _check_path(path: str | Path, what: str) -> None:
+    """Refuse the name of a file that does not exist, and a file with nothing in it."""
+    file = Path(path)
+    wanted = "a file with a header and at least one row"
+    if not file.exists() and not glob.has_magic(str(path)):
+        refuse(what, wanted, f"that {file} does not exist", "correct its name")
+    if file.is_file() and not file.stat().st_size:
+        refuse(what, wanted, f"that {file} is empty", "write it again")
+
+
+def _read_file(path: str | Path, what: str) -> pd.DataFrame:
     """A file as a frame; the columns of a text file that hold numbers alone are numbers."""
     from retail_ci.core.config import DataConfig
     from retail_ci.data.engines import close, connect_duckdb, to_pandas
     from retail_ci.data.sources import open_source
 
+    _check_path(path, what)
     con = connect_duckdb(DataConfig())
     try:
         source = open_source(con, "products", DataConfig(products=str(path)))

@@ -497,10 +497,11 @@ def erase_customers(ledger: str | Path, customers: Collection[str]) -> int:
 
 # %% ../../nbs/08c_ledger.ipynb #08cli001
 def _check_file(table: Any, what: str) -> None:
-    """Refuse the name of a file that does not exist."""
+    """Refuse the name of a file that does not exist, or that is a folder's."""
     if isinstance(table, (str, Path)) and not Path(table).is_file():
+        found = "is a folder" if Path(table).is_dir() else "does not exist"
         raise DataError(
-            f"The file {table}, {what}, does not exist; expected a CSV file with a column "
+            f"The file {table}, {what}, {found}; expected a CSV file with a column "
             "customer_id. Correct its name."
         )
 
@@ -514,14 +515,30 @@ def _read_list(
 ) -> pd.DataFrame:
     """Read a list of customers, a row each."""
     _check_file(table, what)
-    if isinstance(table, (str, Path)):
+    by_hand = isinstance(table, (str, Path))
+    if by_hand:
         wanted = (columns or {}).get("customer_id", "customer_id")
         names = list(map(str, as_pandas(table, what).columns))
+        if wanted not in names and "customer_id" in names:
+            wanted = "customer_id"
+            columns = {ours: theirs for ours, theirs in (columns or {}).items() if ours != wanted}
         if wanted not in names:
             advice = "say which of them it is, as in --columns customer_id=Card"
             refuse(what, f"a column {wanted!r}", ", ".join(names), advice)
     rows = read_frame(table, what, {"customer_id": "id"}, options, columns or {}, empty)
-    return one_row_each(rows, what)
+    return one_row_each(rows, what) if not by_hand else _once_each(rows, what)
+
+
+def _once_each(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The lines of a file that name a customer; one who stands there twice is refused."""
+    named = rows[rows["customer_id"].notna()].reset_index(drop=True)
+    more = named["customer_id"][named["customer_id"].duplicated()]
+    if len(more):
+        found = f"{counted(len(more), 'line')} more, such as another of {more.iloc[0]!r}"
+        refuse(what, "one line for each customer", found, "delete the lines that are too many")
+    if len(rows) and not len(named):
+        refuse(what, "customers", "only lines without one", "check how it was made")
+    return named
 
 
 def _those_on(

@@ -5,10 +5,12 @@
 # %% ../../nbs/08e_measure.ipynb #0f9cf296
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,14 @@ from ..core.formats import day as written_day
 from ..core.runs import Run, atomic_write, save
 from ..core.show import INK, show_table
 from ..data.engines import connect_duckdb
-from ..data.frames import as_day, check_number, one_row_each, read_frame, refuse
+from retail_ci.data.frames import (
+    as_day,
+    as_pandas,
+    check_number,
+    one_row_each,
+    read_frame,
+    refuse,
+)
 from retail_ci.export.effects import (
     _ALARM,
     Stratum,
@@ -89,12 +98,19 @@ def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list
     return lines.assign(margin=lines["revenue"] - paid), []
 
 
+@cache
+def _database(process: int) -> Any:
+    """The DuckDB of a process, opened once; a child process does not share its parent's."""
+    atexit.register(_database.cache_clear)
+    return connect_duckdb(DataConfig(memory="1GB")).con
+
+
 def _daily(lines: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
     """Visits and net money per customer and day of purchase, as known on the morning of a day."""
     money = [c for c in _MONEY if c in lines]
     sums = ", ".join(f"sum({c}) AS {c}" for c in money)
     of_back = ", ".join(f"r.{c}" for c in money)
-    with contextlib.closing(connect_duckdb(DataConfig(memory="1GB")).con.cursor()) as con:
+    with contextlib.closing(_database(os.getpid()).cursor()) as con:
         con.register("lines", lines[lines["date"] < until])
         found = con.execute(
             f"""WITH sales AS (SELECT * FROM lines WHERE NOT is_return),
@@ -526,10 +542,21 @@ def _contamination(groups: pd.DataFrame, contacted: Any) -> tuple[dict, list[str
     if contacted is None:
         return {}, []
     _check_file(contacted, "the list of those contacted")
+    if isinstance(contacted, (str, Path)):
+        names = list(map(str, as_pandas(contacted, "the contacts").columns))
+        if "customer_id" not in names:
+            advice = "call the column of the customers so in the first line of the file"
+            refuse("the contacts", "a column 'customer_id'", ", ".join(names), advice)
     reached = read_frame(contacted, "the contacts", {"customer_id": "id"}, empty=True)
     got = groups["customer_id"].isin(reached["customer_id"])
     held = groups["group"] == "control"
-    if not got[~held].any():
+    if got.any() and not got[~held].any():
+        raise DataError(
+            "The contacts: expected customers of the wave's lists, found none of those and "
+            f"{count(int(got.sum()))} who were held back; the control list was sent in their "
+            "place, or given here by mistake."
+        )
+    if not got.any():
         raise DataError(
             "The contacts: expected customers of the wave, found none of those on its lists; the "
             "wave was never sent, or the file is another wave's."
@@ -727,7 +754,7 @@ def _check_numbers(
 ) -> None:
     """Refuse arguments that are no numbers within their bounds."""
     check_number("days", days, 1, 366)
-    check_number("contact_cost", contact_cost, 0, 1e9, whole=False)
+    check_number("contact_cost", contact_cost, 0, 10**9, whole=False)
     check_number("margin", margin, 0, 1, whole=False)
     if probability is None:
         return

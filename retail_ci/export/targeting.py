@@ -328,7 +328,7 @@ def target_customers(
     False
     """
     for name, cost in (("contact_cost", contact_cost), ("voucher", voucher), ("budget", budget)):
-        check_number(name, 0.0 if cost is None else cost, 0, 1e9, whole=False)
+        check_number(name, 0.0 if cost is None else cost, 0, 10**9, whole=False)
     check_number("margin", margin, 0, 1, whole=False)
     lines, notes = _with_margin(_read_log(transactions, columns), products)
     try:
