@@ -9,6 +9,7 @@ import datetime
 import difflib
 import glob
 import numbers
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -259,6 +260,9 @@ def as_words(values: pd.Series) -> pd.Series:
     return values.astype("str")
 
 
+_NOT_PLAIN = re.compile("[^A-Za-z0-9_-]")  # an id with none of these is read as it stands
+
+
 def as_ids(values: pd.Series) -> pd.Series:
     """Ids as text, read as `read_id` reads each of them.
 
@@ -279,8 +283,11 @@ def as_ids(values: pd.Series) -> pd.Series:
     """
     text = as_words(values)
     codes, found = pd.factorize(text)
-    read = [read_id(name) or None for name in found]
-    if read == found.tolist():
+    names = found.tolist()
+    if "" not in names and not _NOT_PLAIN.search("".join(names)):
+        return text
+    read = [read_id(name) or None for name in names]
+    if read == names:
         return text
     held = pd.Series([*read, None], dtype="str")  # the last is for what is missing: code -1
     return pd.Series(held.to_numpy()[codes], text.index, dtype="str", name=text.name)

@@ -5,13 +5,9 @@
 # %% ../../nbs/05b_backtest.ipynb #88b692e8
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import multiprocessing
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +34,7 @@ from retail_ci.evaluate.offline import (
     ranking_facts,
     repeaters,
     segment_table,
+    side_by_side,
     summary,
     task_title,
     verdict,
@@ -85,9 +82,6 @@ def cut_dates(transactions: pd.DataFrame, cuts: int = 3, days: int = 30) -> list
     return [c for i in range(cuts) if (c := last - pd.Timedelta(hours=24 * days * i)) > first]
 
 # %% ../../nbs/05b_backtest.ipynb #ea762767
-_FEW_LINES = 2_000_000  # of a log whose cuts are measured side by side
-
-
 @dataclass
 class Backtest:
     """Evaluations at several cuts, the last cut first."""
@@ -178,7 +172,7 @@ def backtest(
             return e
 
     calls = [functools.partial(measured_at, i) for i in range(1 if last else 0, len(dates))]
-    results = [*([last] if last else []), *_side_by_side(calls, 1 if progress else workers)]
+    results = [*([last] if last else []), *side_by_side(calls, 1 if progress else workers)]
     found = [(cut, e) for cut, e in zip(dates, results) if isinstance(e, Evaluation)]
     notes += [
         f"The cut at {day(cut)} is left out: {e}"
@@ -190,51 +184,6 @@ def backtest(
     evaluations = [evaluation for _, evaluation in found]
     pooled = pool(evaluations, random_state, resamples)
     return Backtest([cut for cut, _ in found], evaluations, *pooled, notes)
-
-
-# a process is waited for so many seconds, and so many times as long as the call made here took
-_PATIENCE = (60.0, 5.0)
-
-
-def _side_by_side(calls: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
-    """What the calls return, in their order: so many at a time, all but one of these in a process
-    of its own, which is not waited for much longer than the one that is made here.
-    """
-    found = []
-    for start in range(0, len(calls), max(workers, 1)):
-        first, *others = calls[start : start + max(workers, 1)]
-        with contextlib.ExitStack() as held:
-            apart = [held.enter_context(_begun(call)) for call in others]
-            began = time.monotonic()
-            found.append(first())
-            seconds = _PATIENCE[0] + _PATIENCE[1] * (time.monotonic() - began)
-            found += [_answer(*one, seconds) for one in zip(apart, others)]
-    return found
-
-
-@contextlib.contextmanager
-def _begun(call: Callable[[], Any]) -> Iterator[Any]:
-    """A process that makes a call and sends what it returns; yields where that arrives."""
-    context = multiprocessing.get_context("fork")  # it has the log already
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: there.send(call()), daemon=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # on forks beside idle threads
-        process.start()
-    there.close()
-    try:
-        yield here
-    finally:
-        process.kill()
-        process.join()
-
-
-def _answer(where: Any, call: Callable[[], Any], seconds: float) -> Any:
-    """What a process has sent; the call is made here if it ends, or hangs, without an answer."""
-    with contextlib.suppress(EOFError):
-        if where.poll(seconds):
-            return where.recv()
-    return call()
 
 
 def _without_lists(models: dict[str, Any]) -> dict[str, Any]:

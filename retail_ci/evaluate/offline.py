@@ -5,8 +5,13 @@
 # %% ../../nbs/05_evaluation.ipynb #73a88574
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,11 +45,11 @@ from retail_ci.recommend.metrics import (
 )
 
 # %% auto #0
-__all__ = ['BASELINES', 'normalise_log', 'products_before', 'segments_before', 'relevant_products', 'KnownChances', 'oracle',
-           'repeaters', 'Evaluation', 'named_models', 'evaluate', 'settings_of', 'measure', 'contestants', 'by_group',
-           'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label',
-           'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits', 'money_words', 'pair_of_axes',
-           'whiskers', 'task_title', 'plot_metrics']
+__all__ = ['BASELINES', 'FEW_LINES', 'normalise_log', 'products_before', 'segments_before', 'relevant_products', 'KnownChances',
+           'oracle', 'repeaters', 'Evaluation', 'named_models', 'side_by_side', 'evaluate', 'settings_of', 'measure',
+           'contestants', 'by_group', 'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'customer_scores',
+           'measured_before', 'label', 'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits',
+           'money_words', 'pair_of_axes', 'whiskers', 'task_title', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
 def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
@@ -549,6 +554,79 @@ def _in_our_manner(name: str, model: Any, train: pd.DataFrame) -> Recommender | 
     return model if isinstance(model, Recommender) else _Guest(name, model, train)
 
 # %% ../../nbs/05_evaluation.ipynb #c7c45ef0
+FEW_LINES = 2_000_000  # of a log that two processes may hold
+
+
+# a process is waited for so many seconds, and so many times as long as the call made here took
+_PATIENCE = (60.0, 5.0)
+
+
+def side_by_side(calls: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
+    """Make calls, so many at a time, all but one of these in a process of its own.
+
+    A process is not waited for much longer than the call that is made here took; where it ends or
+    hangs without an answer, its call is made here.
+
+    Parameters
+    ----------
+    calls : Sequence[Callable[[], Any]]
+        What they return must be picklable.
+    workers : int
+        How many at a time; with 1 no process is started.
+
+    Returns
+    -------
+    list[Any]
+        What the calls return, in their order.
+
+    Examples
+    --------
+    >>> side_by_side([lambda: "one", lambda: "two"], 2)
+    ['one', 'two']
+    """
+    found = []
+    for start in range(0, len(calls), max(workers, 1)):
+        first, *others = calls[start : start + max(workers, 1)]
+        with contextlib.ExitStack() as held:
+            apart = [held.enter_context(_begun(call)) for call in others]
+            began = time.monotonic()
+            found.append(first())
+            seconds = _PATIENCE[0] + _PATIENCE[1] * (time.monotonic() - began)
+            found += [_answer(*one, seconds) for one in zip(apart, others)]
+    return found
+
+
+@contextlib.contextmanager
+def _begun(call: Callable[[], Any]) -> Iterator[Any]:
+    """A process that makes a call and sends what it returns; yields where that arrives."""
+    context = multiprocessing.get_context("fork")  # it has the log already
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(there, call), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # on forks beside idle threads
+        process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(there: Any, call: Callable[[], Any]) -> None:
+    """Send what a call returns; nothing if it fails, since it is then made where it is awaited."""
+    with contextlib.suppress(Exception):
+        there.send(call())
+
+
+def _answer(where: Any, call: Callable[[], Any], seconds: float) -> Any:
+    """What a process has sent; the call is made here if it ends, or hangs, without an answer."""
+    with contextlib.suppress(EOFError):
+        if where.poll(seconds):
+            return where.recv()
+    return call()
+
+# %% ../../nbs/05_evaluation.ipynb #14f9f807
 _MOST_MEASURED = 10_000  # customers; of more than these a sample is measured, drawn by this seed
 _SAMPLE_SEED = 0
 
@@ -569,6 +647,16 @@ def _sampled(truth: dict[str, sp.csr_matrix], most: int) -> dict[str, sp.csr_mat
     return few
 
 
+def _shares(names: list[str], workers: int) -> list[list[str]]:
+    """The models that are measured one after the other, in each process."""
+    return [names] if workers < 2 or len(names) < 2 else [names[:1], names[1:]]
+
+
+def _joined(parts: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
+    """What several processes found, under the same keys."""
+    return {key: {n: v for part in parts for n, v in part[key].items()} for key in parts[0]}
+
+
 def evaluate(
     models: Mapping[str, Any] | Sequence[str],
     transactions: pd.DataFrame,
@@ -579,6 +667,7 @@ def evaluate(
     random_state: int = 42,
     resamples: int = 1000,
     progress: Callable[[str, int, int], None] | None = None,
+    workers: int = 1,
 ) -> Evaluation:
     """Fit every model before the cut and measure it after, for both tasks.
 
@@ -607,6 +696,9 @@ def evaluate(
         Of the bootstrap.
     progress : Callable[[str, int, int], None] | None, default None
         Called with a model's name, its number and how many there are.
+    workers : int, default 1
+        With 2 or more the models after the first are measured in a process of their own; one,
+        where progress is told.
 
     Returns
     -------
@@ -632,13 +724,20 @@ def evaluate(
     every = relevant_products(data, test)
     truth = _sampled(every, _MOST_MEASURED)
     kinds = _categories(data, products)
-    scores: dict[str, dict] = {task: {} for task in TASKS}
-    reach: dict[str, dict] = {task: {} for task in TASKS}
-    for i, (name, model) in enumerate(models.items()):
-        if progress:
-            progress(name, i, len(models))
-        measure(name, model.fit(data, products), truth, k, scores, reach, kinds)
-    facts = _protocol(data, test, every, cut, days, k, resamples, train) | settings_of(models)
+
+    def measured(names: Sequence[str]) -> tuple[dict, dict, dict]:
+        scores: dict[str, dict] = {task: {} for task in TASKS}
+        reach: dict[str, dict] = {task: {} for task in TASKS}
+        for i, name in enumerate(names):
+            if progress:
+                progress(name, i, len(names))
+            measure(name, models[name].fit(data, products), truth, k, scores, reach, kinds)
+        return scores, reach, settings_of({name: models[name] for name in names})
+
+    parts = _shares(list(models), 1 if progress else workers)
+    found = side_by_side([functools.partial(measured, names) for names in parts], len(parts))
+    scores, reach, told = map(_joined, zip(*found))
+    facts = _protocol(data, test, every, cut, days, k, resamples, train) | told
     if truth is not every:
         facts["sampled_from"] = facts["customers"]
     asked = {task: np.flatnonzero(np.diff(matrix.indptr)) for task, matrix in truth.items()}

@@ -145,7 +145,7 @@ def _product_neighbours(
     model: Recommender,
     products: pd.DataFrame | None,
     k: int = 20,
-    block: int = 512,
+    block: int = 256,
     sensitive: bool = False,
 ) -> pd.DataFrame | None:
     """The products most like each product.
@@ -158,8 +158,8 @@ def _product_neighbours(
         The products table.
     k : int, default 20
         Neighbours of each.
-    block : int, default 512
-        Products at a time.
+    block : int, default 256
+        Descriptions at a time.
     sensitive : bool, default False
         Whether sensitive products have neighbours, and may be some.
 
@@ -177,28 +177,57 @@ def _product_neighbours(
         except RetailError:
             return None
     ids = model.data_.product_ids.to_numpy()
-    vectors = content.vectors_
-    found = []
-    hidden = _masked(model, sensitive)
-    for start in range(0, len(ids), block):
-        rows = np.arange(start, min(start + block, len(ids)))
-        likeness = np.clip(cosines(vectors[rows], vectors), 0, 1)
-        likeness[:, hidden] = 0
-        likeness[hidden[rows]] = 0
-        likeness[np.arange(len(rows)), rows] = 0
-        best, values = top_k(likeness, min(k, len(ids)))
-        there = best >= 0
-        found.append(
-            pd.DataFrame(
-                {
-                    "product_id": ids[rows].repeat(there.sum(1)),
-                    "similar_id": ids[best[there]],
-                    "score": values[there].astype(float),
-                    "rank": (np.cumsum(there, 1))[there],
-                }
-            )
-        )
-    return pd.concat(found, ignore_index=True)
+    shown = np.flatnonzero(~_masked(model, sensitive))
+    best, values = _most_alike(content, shown, k, block)
+    there = best >= 0
+    return pd.DataFrame(
+        {
+            "product_id": ids[shown].repeat(there.sum(1)),
+            "similar_id": ids[best[there]],
+            "score": values[there].astype(float),
+            "rank": (np.cumsum(there, 1))[there],
+        }
+    )
+
+
+def _most_alike(
+    content: ContentRecommender, shown: np.ndarray, k: int, block: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each shown product the `k` others that are most like it, and their cosines; in a tie the
+    earlier one. Products with the same description are compared once.
+    """
+    texts = pd.DataFrame(content.codes_[shown]).assign(price=content.price_[shown])
+    kind = texts.groupby(list(texts), sort=False).ngroup().to_numpy()
+    place = pd.Series(kind).groupby(kind).cumcount().to_numpy()
+    members = np.full((int(kind.max(initial=-1)) + 1, k + 1), -1)
+    members[kind[place <= k], place[place <= k]] = shown[place <= k]
+    vectors = content.vectors_[shown[place == 0]]
+    best = np.full(members.shape, -1)
+    values = np.zeros(members.shape, np.float32)
+    for start in range(0, len(members), block):
+        part = slice(start, start + block)
+        likeness = cosines(vectors[part], vectors)
+        np.clip(likeness, 0, 1, out=likeness)
+        near = top_k(likeness, min(k + 1, len(members)))
+        best[part], values[part] = _members_of(*near, members)
+    best, values = best[kind], values[kind]
+    left_out = best == shown[:, None]
+    left_out[~left_out.any(axis=1), -1] = True
+    return best[~left_out].reshape(-1, k), values[~left_out].reshape(-1, k)
+
+
+def _members_of(
+    near: np.ndarray, values: np.ndarray, members: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first products of the nearest descriptions, the earlier product first in a tie."""
+    width = members.shape[1]
+    tie = np.cumsum(np.diff(values, axis=1, prepend=values[:, :1]) != 0, axis=1)
+    products = np.where(near[:, :, None] >= 0, members[near], -1).reshape(len(near), -1)
+    nothing = np.where(products < 0, near.shape[1], 0)
+    rank = np.repeat(tie, width, axis=1) + nothing
+    order = np.lexsort((products, rank), axis=1)[:, :width]
+    found = np.repeat(values, width, axis=1)
+    return np.take_along_axis(products, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
 def _masked(model: Recommender, sensitive: bool) -> np.ndarray:
