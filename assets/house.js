@@ -321,7 +321,7 @@
         const control = all ? sums[0] : Math.floor(reach * held + 0.5), treated = all ? sums[1] : reach - control, rise = smallest(rate, control, treated);
         sums[0] += control; sums[1] += treated;
         set(row, ".held", written(control)); set(row, ".sent", written(treated));
-        set(row, ".effect", rate >= 0.995 ? "none: all buy anyway" : rise === null ? "none: too few customers" : `from ${percent(rate)} to ${percent(rate + rise)}`);
+        set(row, ".effect", rate >= 0.995 ? "none: all buy anyway" : Number.isNaN(rate) ? "unknown: no past share" : rise === null ? "none: too few customers" : `from ${percent(rate)} to ${percent(rate + rise)}`);
       });
     };
     label.hidden = false;

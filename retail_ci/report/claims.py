@@ -150,7 +150,7 @@ TIED_LIST = Claim(
     "tied list",
     _ties,
     _list_words,
-    "others did as well within chance",
+    "it came first in the held-out month, and its lead may be chance",
     "{best} came first in the held-out month, within chance",
 )
 BETTER_LIST = Claim(
@@ -212,8 +212,8 @@ HITS = Claim(
     _apart,
     lambda found: {"plain": share(found["plain"]["value"])},
     "with the same best sellers for everybody it would have been {plain}",
-    "with the same best sellers for everybody it would have been {plain}, which chance alone could "
-    "make of it",
+    "with the same best sellers for everybody it would have been {plain}; the difference may be "
+    "chance",
 )
 
 

@@ -67,6 +67,7 @@ from retail_ci.report.shop_facts import (
     UNCATEGORISED,
     campaign_metrics,
     largest_customer,
+    names_customers,
     offer_facts,
     product_facts,
     shows_lists,
@@ -808,6 +809,8 @@ def _typical_table(facts: Facts) -> str:
     rows = []
     for name, feature in FEATURES.items():
         told = [float(s[name]) if s.get(name) else None for s in segments]
+        if name == "return_ratio" and not _has_returns(facts):
+            continue
         if any(value is not None for value in told):
             shown = [feature_text(feature, value, facts.currency) for value in told]
             rows.append([_term(feature.title), *shown])
@@ -1029,7 +1032,7 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     )
     if not alerts["customers"]:
         return f"{moved}{chance}<p>{_nobody_slipped(movement)}</p>"
-    sure = " Chance alone could explain each of these slips."
+    sure = " None of these slips, taken alone, is beyond chance."
     if rare := alerts["unlikely_by_chance"]:
         sure = f" For {count(rare)} of them a slip was unlikely; among many customers a few such "
         sure += "slips are to be expected."
@@ -1438,6 +1441,15 @@ def _sales_page(facts: Facts) -> list[str]:
     ]
 
 
+def _without_returns(data: Mapping) -> str:
+    """Why no line that is kept is a return."""
+    returned = (data.get("by_reason") or {}).get("returned")
+    if not returned:
+        return "This source holds no returns."
+    many = counted(returned, "line is", "lines are")
+    return f"{many} left out as returned by status; no other line is a return."
+
+
 def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     """What happened to the lines that came in, each fate a row.
 
@@ -1483,6 +1495,18 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
+_OF_CUSTOMERS = ("customers_not_met", "contradictory_customer")  # flags whose examples are ids
+
+
+def _examples(facts: Facts, flag: Mapping) -> list[str]:
+    """The examples of a flag, without those that name a customer where a run may not."""
+    if names_customers(facts.run_dir):
+        return flag["examples"]
+    if flag.get("flag") in _OF_CUSTOMERS:
+        return ["customers, who are not named here"]
+    return [told for told in flag["examples"] if not told.startswith("customer_id ")]
+
+
 def _plausible_part(facts: Facts) -> str:
     """The flags that are raised, and how many of each side meet."""
     found = facts.plausibility
@@ -1502,13 +1526,19 @@ def _plausible_part(facts: Facts) -> str:
             count(f["lines"]),
             amount(f["revenue"], facts.currency, cents),
             html.escape(" ".join([f["change"], f["advice"]])),
-            html.escape("; ".join(f["examples"])),
+            html.escape("; ".join(_examples(facts, f))),
         ]
         for f in raised
     ]
     head = ["What", "Lines", "Revenue", "What would change, what to do", "For example"]
     caption = "Well formed and implausible: a question to whoever made the export."
     return html_table(head, rows, {0: "what", 3: "change", 4: "examples"}, caption) + met
+
+
+_LEFT_OUT = (  # without and with lines that are no sales by their status
+    "Rejected lines, by their first reason.",
+    "Lines that are rejected, or no sales by their status, by their first reason.",
+)
 
 
 def _anonymous_lines(many: int) -> str:
@@ -1537,7 +1567,7 @@ def _quality_page(facts: Facts) -> list[str]:
         + (
             ""
             if d.get("returns")
-            else "<p>This source holds no returns, so gross and net are the same.</p>"
+            else f"<p>{_without_returns(d)} Gross and net revenue are the same.</p>"
         )
     )
 
@@ -1560,7 +1590,7 @@ def _quality_page(facts: Facts) -> list[str]:
         )
 
     broken = (
-        raw(list_of(d.get("by_reason"), "Rejected lines, by their first reason."))
+        raw(list_of(d.get("by_reason"), _LEFT_OUT[bool(d.get("set_aside"))]))
         if named(d.get("by_reason"))
         else "No line was rejected."
     )
@@ -1950,7 +1980,10 @@ def _data_sheet(facts: Facts) -> list[str]:
         text
         for ok, text in (
             (d.get("products"), "no products: the pages about products have nothing to show"),
-            (d.get("returns"), "no returns: gross and net revenue are the same"),
+            (
+                d.get("returns") or d.get("by_reason", {}).get("returned"),
+                "no returns: gross and net revenue are the same",
+            ),
             (d.get("anonymous"), "no anonymous sales"),
             (
                 d.get("customers"),
@@ -1994,7 +2027,9 @@ def _effect(rate: float | None, lift: float | None) -> str:
     """From which share of buyers to which a campaign must lead, before it shows."""
     if rate is not None and rate >= ALL_OF_THEM:
         return "none: all buy anyway"
-    if rate is None or lift is None:
+    if rate is None:
+        return "unknown: no past share"
+    if lift is None:
         return "none: too few customers"
     return f"from {share(rate)} to {share(rate + lift)}"
 
@@ -2230,6 +2265,20 @@ def _has_returns(facts: Facts) -> bool:
     return bool(facts.data.get("returns", True))
 
 
+_STEEPEST = 9.99  # a change that is written in full
+
+
+def _trend(change: float | None) -> str:
+    """A change of revenue; nothing where it is unknown, and no figure where it began near nothing."""
+    if change is None:
+        return "–"
+    if round(change, 2) == 0:
+        return share(0)
+    if change > _STEEPEST:
+        return f"over {share(_STEEPEST, signed=True)}"
+    return share(change, 0, signed=True)
+
+
 def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     """Products with what they bring, a row each."""
     rows = list(rows)
@@ -2239,7 +2288,7 @@ def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
             html.escape(str(r["name"])),
             html.escape(str(r["category"])),
             amount(r["revenue"], currency, cents),
-            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            _trend(r["change"]),
             share(r["returned"], 1),
             count(r["customers"]),
         ]
@@ -2276,7 +2325,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
             count(r["products"]),
             amount(r["revenue"], currency, cents),
             share(r["revenue"] / total, digits),
-            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            _trend(r["change"]),
             share(r["returned"], 1),
             buyers(r),
         ]
@@ -2332,7 +2381,7 @@ def _products_page(facts: Facts) -> list[str]:
     )
     returns = _has_returns(facts)
     returned = "Returned is the value of returns as a share of sales."
-    returned = returned if returns else "This source holds no returns."
+    returned = returned if returns else _without_returns(facts.data)
     lead = (
         f"<p><b>{count(found['half'])} of {counted(found['products'], 'product')} "
         f"{'brings' if found['half'] == 1 else 'bring'} half of "
@@ -2510,7 +2559,8 @@ def _months_part(facts: Facts, name: str) -> list[str]:
     cents = cents_of(row["revenue"] for row in rows)
     cells = [
         [
-            f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>',
+            f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>'
+            + ("" if whole.get(row["month"], True) else " (in part)"),
             amount(row["revenue"], sign, cents),
             count(row["baskets"]),
             count(row["customers"]),
@@ -2549,7 +2599,7 @@ def _story(told: Mapping, currency: str) -> str:
     spent = ""
     if told["spent"] is not None:
         spent = f", about {amount(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
-    likes = f", most of it for {html.escape(str(told['category']))}" if told["category"] else ""
+    likes = f", {html.escape(str(told['category']))} above all" if told["category"] else ""
     when = f" This customer was seen {' and '.join(days)}." if days else ""
     visits = _visits_told(told["visits"])
     return (
