@@ -292,7 +292,7 @@
 
   // ---- lists to send: packed as the run wrote them
   all(".house-list").forEach((place) => {
-    const name = place.dataset.list, button = make("button", { type: "button", class: "table-csv", "aria-label": `Download the list: ${name.replace(/_/g, " ")}` }, "CSV");
+    const name = place.dataset.list, button = make("button", { type: "button", class: "table-csv", "aria-label": `Save the list: ${name.replace(/_/g, " ")}` }, "Save list");
     button.addEventListener("click", () => load(`list-${name}`).then((text) => saveText(text.replace(/\r?\n$/, ""), `campaign-${name.replace(/_/g, "-")}`), () => { button.replaceWith("not with the site"); }));
     place.replaceChildren(button);
   });

@@ -276,9 +276,9 @@ def test_where_everybody_comes_no_group_is_to_be_won(tmp_path, rate, everybody):
 def test_home_says_how_many_letters_and_where_to_begin():
     profile = {"segment": "At Risk", "customers": 100, "revenue": 9.0}
     told = str(monday_cards([profile], campaign()))
-    begin = "<b>90 of 100 customers can be written to now. Begin with At Risk.</b>"
+    begin = "<b>90 of 100 customers can be written to now. Begin with At Risk: 90 letters.</b>"
     assert begin in told and told.index(begin) < told.index("<h3>")
-    assert "not known before those who get it are compared with those held back" in told
+    assert "Nobody knows yet whether a letter brings anybody: compare" in told
     nobody = campaign()
     nobody["segments"][-1] |= {"control": 0}
     assert "Nobody is held back, so nobody will know" in monday_cards([profile], nobody)

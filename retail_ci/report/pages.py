@@ -3308,14 +3308,14 @@ def _monday_lead(first: str, lists: Mapping[str, Mapping]) -> str:
     unknown = "Nobody is held back, so nobody will know whether a letter brings anybody."
     if every.get("control"):
         unknown = (
-            "Whether a letter brings anybody is not known before those who get it are compared "
-            "with those held back."
+            "Nobody knows yet whether a letter brings anybody: compare those who get one with those "
+            "held back."
         )
     of_all = f"{count(every['send'])} of {counted(every['customers'], 'customer')}"
-    return (
-        f'<p class="lead-line"><b>{of_all} can be written to now. Begin with '
-        f"{html.escape(first)}.</b> {unknown}</p>"
-    )
+    begin = f"Begin with {html.escape(first)}"
+    if lists.get(first, {}).get("send"):
+        begin += f": {counted(lists[first]['send'], 'letter')}"
+    return f'<p class="lead-line"><b>{of_all} can be written to now. {begin}.</b> {unknown}</p>'
 
 
 def monday_cards(
@@ -3489,6 +3489,9 @@ def sizes_table(file: str | Path | None = None) -> str:
 _UNMEASURED = " Whether they come true could not be measured in this log."
 
 
+_ASKED = {"any": "whatever customers bought next", "discovery": "products new to them"}
+
+
 def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """Who gets recommendations, and what did best on the held-out month.
 
@@ -3506,11 +3509,12 @@ def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """
     if not facts.get("customers"):
         return Html(f"<p>{html.escape(_no_offers(facts))}</p>")
-    told = {"any": "For whatever customers bought next", "discovery": "For products new to them"}
+    said: dict[str, list[str]] = {}
+    for task, words in _ASKED.items():
+        if facts.get(task):
+            said.setdefault(html.escape(list_sentence(facts[task])), []).append(words)
     measured = "".join(
-        f" {words}, {html.escape(list_sentence(facts[task]))}."
-        for task, words in told.items()
-        if facts.get(task)
+        f" For {' and for '.join(words)}, {sentence}." for sentence, words in said.items()
     )
     return Html(
         f"<p>{counted(facts['customers'], 'customer has', 'customers have')} a list of "
