@@ -464,9 +464,11 @@ def _draw_loadings(
             clip_on=False,
         )
     ax.text(
-        x - 0.6 * reach,
-        y - 0.16 * (high[1] - high[0]),
-        "which way each measure grows",
+        x,
+        y - 0.1 * (high[1] - high[0]),
+        "which way\neach measure grows",
+        ha="center",
+        va="top",
         fontsize=9,
         clip_on=False,
     )
