@@ -504,6 +504,7 @@ def plot_pca(
     plt = pyplot()
     use_style()
     fig, ax = plt.subplots(figsize=(8.2, 4.8))
+    fig.get_layout_engine().set(w_pad=0.12)  # words outside of the axes stand clear of the edge
     some = (
         np.arange(len(points))
         if len(points) <= most
