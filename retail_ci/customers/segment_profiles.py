@@ -474,6 +474,9 @@ def _draw_loadings(
     )
 
 
+_SETTLED = 3  # times that a picture is laid out
+
+
 def plot_pca(
     points: np.ndarray,
     segment: np.ndarray,
@@ -504,7 +507,6 @@ def plot_pca(
     plt = pyplot()
     use_style()
     fig, ax = plt.subplots(figsize=(8.2, 4.8))
-    fig.get_layout_engine().set(w_pad=0.12)  # words outside of the axes stand clear of the edge
     some = (
         np.arange(len(points))
         if len(points) <= most
@@ -554,6 +556,10 @@ def plot_pca(
         title="Segment (customers)",
         alignment="left",
     )
+    layout = fig.get_layout_engine()
+    layout.set(w_pad=0.12)
+    for _ in range(_SETTLED):  # words outside of the axes move with them
+        layout.execute(fig)
     return fig
 
 # %% ../../nbs/03c_segment_profiles.ipynb #043b69ed
