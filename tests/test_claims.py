@@ -18,6 +18,7 @@ from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
     PAGES,
     Facts,
+    _bought_before_then,
     _effect,
     _hit_sentence,
     _story,
@@ -35,7 +36,7 @@ from retail_ci.report.pages import (
     what_to_do,
     write_pages,
 )
-from retail_ci.report.segment_facts import segment_facts
+from retail_ci.report.segment_facts import bought_before_month_end, segment_facts
 from retail_ci.report.shop_facts import goal_facts, list_files, offer_facts, product_facts
 
 LIST = {
@@ -206,7 +207,7 @@ def test_what_is_checked_is_told_as_it_came_out(tmp_path):
     moved["counts"] = {"stayed": 360, "rose": 110, "fell": 150, "gone": 10}
     write_metrics(tmp_path, segments={"stability": stable}, movement=moved)
     page = page_of("sure", tmp_path)
-    assert "not always the same groups are found: agreement 0.886" in page
+    assert "the same groups are not always found: agreement 0.886" in page
     assert "40% would have by chance: a new name alone is no news" in page
     write_metrics(
         tmp_path,
@@ -436,6 +437,29 @@ def test_who_bought_before_the_look_back_did_not_buy_once(tmp_path, window, befo
     words = f"last {window} days only: {before} of these 5 have bought before them."
     page = segment_pages(facts)["segment-one-time-buyers"].text(facts)
     assert (words in page) == bool(before) and (words in page_of("customers", shop)) == bool(before)
+
+
+def test_the_page_of_movement_says_who_had_bought_before(tmp_path):
+    """Counted by hand: at the end of June, 90 days look back to 2 April."""
+    days = {"new": ["2025-06-01"], "edge": ["2025-04-02"], "eve": ["2025-04-01", "2025-06-02"]}
+    days |= {"old": ["2024-12-01", "2025-05-01"], "loyal": ["2024-12-01", "2025-06-02"]}
+    log = pd.DataFrame([(who, day) for who, all_ in days.items() for day in all_])
+    log = log.set_axis(["customer_id", "day"], axis=1).assign(is_return=False, revenue=1.0)
+    (tmp_path / "data").mkdir()
+    log.assign(day=pd.to_datetime(log["day"])).to_parquet(tmp_path / "data/transactions.parquet")
+    named = pd.DataFrame({"customer_id": list(days), "segment": "One-time Buyers"})
+    named.loc[named["customer_id"] == "loyal", "segment"] = "Champions"
+    ends = [named.assign(month_end=pd.Timestamp(end)) for end in ("2025-05-31", "2025-06-30")]
+    pd.concat(ends).to_parquet(tmp_path / "data/snapshots.parquet")
+    assert bought_before_month_end(tmp_path, 90) == {"One-time Buyers": 2, "Champions": 1}
+    moved = {"fitted": True, "window_days": 90, "segments": []}
+    moved["segments"] = [
+        {"segment": s, "after": n} for s, n in (("One-time Buyers", 4), ("Lost", 1))
+    ]
+    told = _bought_before_then(Facts(tmp_path, movement=moved))
+    assert "The name counts the last 90 days only: 2 of these 4 have bought before them." in told
+    assert told.count("<p>") == 1
+    assert _bought_before_then(Facts(tmp_path / "none", movement=moved)) == ""
 
 
 def test_a_card_of_models_that_were_not_measured_has_no_limits_of_measuring(tmp_path):

@@ -115,7 +115,7 @@ SAME_GROUPS = Claim(
     lambda found: found["value"] >= 0.85 and found["low"] >= 0.75,
     lambda found: {"draws": count(found["draws"])},
     "In {draws} new samples of the customers, the same groups are found",
-    "In {draws} new samples of the customers, not always the same groups are found",
+    "In {draws} new samples of the customers, the same groups are not always found",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae9000a

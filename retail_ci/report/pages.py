@@ -62,7 +62,7 @@ from retail_ci.report.claims import (
     list_sentence,
 )
 from .definitions import DEFINITIONS, contradictions, printed, strip
-from .segment_facts import repeat_share, segment_facts
+from .segment_facts import bought_before_month_end, repeat_share, segment_facts
 from retail_ci.report.shop_facts import (
     UNCATEGORISED,
     campaign_metrics,
@@ -1056,6 +1056,27 @@ def _no_movement(facts: Facts) -> str:
     return told.get("note") or "this run has not looked at month ends."
 
 
+def _bought_before_then(facts: Facts) -> str:
+    """Of the names at the last month end that say once: how many had bought before."""
+    movement = facts.movement
+    before = bought_before_month_end(facts.run_dir, movement["window_days"])
+    told = [
+        (
+            s["segment"],
+            BOUGHT_BEFORE.text(
+                {
+                    "segment": s["segment"],
+                    "members": s["after"],
+                    "look_back": movement["window_days"],
+                    "before": before.get(s["segment"]),
+                }
+            ),
+        )
+        for s in movement["segments"]
+    ]
+    return "".join(f"<p><b>{html.escape(name)}.</b> {words}</p>" for name, words in told if words)
+
+
 def _movement_page(facts: Facts) -> list[str]:
     """Who rose, who fell, and who of the good customers has begun to slip."""
     m = facts.movement
@@ -1096,7 +1117,7 @@ def _movement_page(facts: Facts) -> list[str]:
         "## Month by month {#film}",
         figure(facts, "03_migration", "03d_migration"),
         "## Came and left {#came-and-left}",
-        raw(table),
+        raw(table + _bought_before_then(facts)),
         "## From where to where {#steps}",
         raw(steps),
         "The list of those who slipped, with a reason for each: [Movement between "
@@ -1531,7 +1552,7 @@ def _plausible_part(facts: Facts) -> str:
         for f in raised
     ]
     head = ["What", "Lines", "Revenue", "What would change, what to do", "For example"]
-    caption = "Well formed and implausible: a question to whoever made the export."
+    caption = "Well formed but implausible: questions for whoever made the export."
     return html_table(head, rows, {0: "what", 3: "change", 4: "examples"}, caption) + met
 
 
@@ -1655,8 +1676,8 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
             (
                 "Their names",
                 f"{count(sum(map(bool, s['orderings'].values())))} of "
-                f"{count(len(s['orderings']))} promises that the names make are kept by the "
-                "medians.",
+                f"{count(len(s['orderings']))} promises of the names hold for the "
+                "medians of the groups.",
                 "03c_segment_profiles",
             )
         )
@@ -2098,7 +2119,7 @@ def _reach_tables(facts: Facts) -> list[str]:
         f"the smallest rise of the share that buys within {days} days that the comparison shows in "
         "four of five campaigns.",
     )
-    return [raw(funnel), "## What could be seen {#effect}", raw(_slider(told) + visible)]
+    return [raw(funnel), "## Which effect would show {#effect}", raw(_slider(told) + visible)]
 
 
 def _slider(told: Mapping) -> str:
@@ -2170,8 +2191,8 @@ def _measured_waves(facts: Facts) -> list[str]:
     out = [
         raw(html_table(heads, rows, {0: "segment"}, caption))
         if rows
-        else "No wave was measured yet. `retail-ci campaigns draw` holds some customers back by "
-        "chance before the lists leave; `retail-ci campaigns measure` says afterwards what the "
+        else "No wave has been measured yet. `retail-ci campaigns draw` holds some customers back "
+        "at random before the lists go out; `retail-ci campaigns measure` says afterwards what the "
         "letters brought."
     ]
     targets, refused = history["targets"], history["refused"]
@@ -2227,13 +2248,13 @@ def _campaigns_page(facts: Facts) -> list[str]:
     ]
     heads = ["Segment", "Offer", "On how many lists"]
     heads.append("Most frequent reason, and on how many lists")
-    caption = "The products that stand most often among the first three of a list."
+    caption = "The products that appear most often among the first three of a list."
     return [
         raw(lead),
         "## From customers to letters {#reach}",
         *_reach_tables(facts),
         "Nobody knows the effect of a campaign before it is sent. Compare those who got it with "
-        "those held back, and count the difference alone.",
+        "those held back: only the difference counts.",
         "## What waves have brought {#measured}",
         *_measured_waves(facts),
         "## What to offer {#offers}",
@@ -2341,8 +2362,8 @@ def _never_listed(found: Mapping, currency: str, returns: bool) -> str:
         return "Every product that sold lately is on some list."
     what = counted(
         found["never_count"],
-        "product sold lately and stands on no list",
-        "products sold lately and stand on no list",
+        "product sold lately and is on no list",
+        "products sold lately and are on no list",
     )
     told = f"{what}."
     rows = _product_rows(found["never"], currency)
@@ -2623,8 +2644,8 @@ def _stories_part(facts: Facts, name: str) -> str:
         return "The segment has too few customers who are alike: a story could be recognised."
     boxes = "".join(_story(told, facts.currency) for told in stories)
     return raw(
-        f'<div class="monday-cards">{boxes}</div><p class="key-note">Nobody is told of alone: '
-        "amounts and visits are rounded, and at least five customers fit each story.</p>"
+        f'<div class="monday-cards">{boxes}</div><p class="key-note">No story is about '
+        "one person: amounts and visits are rounded, and at least five customers fit each.</p>"
     )
 
 
@@ -2643,9 +2664,8 @@ def _overlap_part(facts: Facts, profile: Mapping) -> str:
     window = (facts.recipe.get("rfm") or {}).get("window_days", 365)
     shorter = "shorter " if facts.movement.get("window_days", window) < window else ""
     return raw(
-        f"<p><b>{shown}</b> {OVERLAP.text(found)}.{normal} They were good customers a month "
-        f'before by the {shorter}look-back of <a href="movement.html">Movement</a>, which also '
-        "says who could be lost.</p>"
+        f"<p><b>{shown}</b> {OVERLAP.text(found)}.{normal} A month earlier they were good "
+        f'customers, by the {shorter}look-back of <a href="movement.html">Movement</a>.</p>'
     )
 
 # %% ../../nbs/10a_pages.ipynb #5e6a0003
@@ -2757,7 +2777,7 @@ PAGES: dict[str, ReportPage] = {
         ReportPage(
             "campaigns",
             "Campaigns",
-            "Whom to write to now, what to offer them, and what could be seen of its effect.",
+            "Whom to write to now, what to offer them, and how large an effect would show.",
             "Business",
             0,
             _campaigns_page,
