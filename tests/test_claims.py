@@ -13,6 +13,7 @@ import pytest
 from retail_ci.core.config import GoalsConfig
 from retail_ci.core.errors import RunError
 from retail_ci.core.show import pyplot
+from retail_ci.report import pages
 from retail_ci.report.dashboard import _plot_dashboard
 from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
@@ -347,6 +348,18 @@ def test_returns_that_a_status_names_are_returns_of_the_source(tmp_path, returne
 )
 def test_a_trend_from_next_to_nothing_has_no_figure(change, told):
     assert _trend(change) == told
+
+
+def test_what_a_letter_brings_is_never_rounded_to_nothing(tmp_path, monkeypatch):
+    """In a shop that sells for cents a letter brings parts of one, and a wave a loss of 30."""
+    wave = {"name": "may", "so_far": False, "treated": 90, "control": 10, "effect": 0.0034}
+    wave |= {"low": -0.0011, "high": 0.0079, "profit": -0.3, "profit_low": -0.7, "profit_high": 0.1}
+    history = {"measured": [wave], "targets": None, "refused": None}
+    monkeypatch.setattr(pages, "campaign_history", lambda run_dir: history)
+    facts = Facts(tmp_path, insights={"currency": "€"})
+    made = "".join(pages._measured_waves(facts))
+    assert "€0.0034 <small>(−€0.0011 to €0.01)" in made
+    assert "−€0.30 <small>(−€0.70 to €0.10)" in made
 
 
 def test_products_of_one_name_are_told_apart_by_their_numbers(tmp_path):

@@ -24,8 +24,8 @@ from retail_ci.core.formats import (
     counted,
     decimal,
     money,
+    not_nothing,
     share,
-    with_currency,
 )
 from ..core.formats import day as written_day
 from ..core.runs import Run, atomic_write, save
@@ -826,28 +826,15 @@ def _totals(
     return found | {"cost": cost, "earned": earned, "earned_share": part}
 
 
-_FINER = (2, 4, 6, 8)  # decimals of an amount that fewer would round to nothing
-
-
-def _not_nothing(value: float, currency: str, text: str) -> str:
-    """An amount as it is written; finer where it would read as nothing and is not."""
-    size = abs(value)
-    if not size > 0 or any(sign in "123456789" for sign in text):
-        return text
-    digits = next((d for d in _FINER if round(size, d)), _FINER[-1])
-    minus = "−" if value < 0 else ""
-    return minus + with_currency(decimal(size, digits), currency)
-
-
 def _per_customer(value: float, currency: str) -> str:
     """What a customer brought, such as "€1.20", or "€0.0034" in a shop that sells for cents."""
-    return _not_nothing(value, currency, money(value, currency))
+    return not_nothing(value, currency, money(value, currency))
 
 
 def _sums(currency: str, *values: float) -> list[str]:
     """Sums that stand together, such as "−€1,200"; with cents where they are small."""
     digits = cents_of(values)
-    return [_not_nothing(v, currency, amount(v, currency, digits)) for v in values]
+    return [not_nothing(v, currency, amount(v, currency, digits)) for v in values]
 
 
 def _more_or_less(value: float, currency: str) -> str:

@@ -34,6 +34,7 @@ from retail_ci.core.formats import (
     decimal,
     money,
     month,
+    not_nothing,
     number,
     share,
 )
@@ -2173,9 +2174,15 @@ def _with_ends(value: float | None, low: float | None, high: float | None, show:
 def _measured_waves(facts: Facts) -> list[str]:
     """What earlier waves have brought, and what writing to more customers would earn."""
     history = campaign_history(facts.run_dir)
-    per_letter = partial(money, currency=facts.currency)
+    sign = facts.currency
     profits = cents_of(wave["profit"] for wave in history["measured"])
-    in_all = partial(amount, currency=facts.currency, digits=profits)
+
+    def per_letter(value):
+        return not_nothing(value, sign, money(value, sign))
+
+    def in_all(value):
+        return not_nothing(value, sign, amount(value, sign, profits))
+
     rows = [
         [
             html.escape(wave["name"]) + (" (so far)" if wave["so_far"] else ""),
