@@ -416,6 +416,14 @@ def _stack_panels(file: Path, out: Path, months: Callable[[int], Any] | None = N
     stacked.save(out, "png")
 
 
+def _stack_dashboard(site: Path, run_dir: Path) -> None:
+    """Write the dashboard's second picture, where the site has the first."""
+    dashboard = site / f"figures/{_DASHBOARD}.png"
+    if dashboard.exists():
+        narrow = dashboard.with_name(f"{_DASHBOARD}-narrow.png")
+        _stack_panels(dashboard, narrow, partial(_draw_months, run_dir))
+
+
 def _offer_narrow(text: str, size: tuple[int, int] | None) -> str:
     """Show the dashboard's second picture where the screen is narrow."""
     if not size:
@@ -1036,10 +1044,7 @@ def finish(site: Path, run_dir: Path) -> None:
         for file in site.glob(f"site_libs/*/{name}"):
             file.unlink()
     charts = _pack_all(site, run_dir)
-    dashboard = site / f"figures/{_DASHBOARD}.png"
-    if dashboard.exists():
-        narrow = dashboard.with_name(f"{_DASHBOARD}-narrow.png")
-        _stack_panels(dashboard, narrow, partial(_draw_months, run_dir))
+    _stack_dashboard(site, run_dir)
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     manifest = read_facts(run_dir / "manifest.json")
     terms = _terms_of(glossary()) if (site / "glossary.html").exists() else {}

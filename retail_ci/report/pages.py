@@ -2297,7 +2297,7 @@ _STEEPEST = 9.99  # a change that is written in full
 
 
 def _trend(change: float | None) -> str:
-    """A change of revenue; nothing where it is unknown, and no figure where it began near nothing."""
+    """A change of revenue: a dash where it is unknown, no figure where it began near nothing."""
     if change is None:
         return "–"
     if round(change, 2) == 0:
@@ -3335,8 +3335,8 @@ def _monday_lead(first: str, lists: Mapping[str, Mapping]) -> str:
     unknown = "Nobody is held back, so nobody will know whether a letter brings anybody."
     if every.get("control"):
         unknown = (
-            "Nobody knows yet whether a letter brings anybody: compare those who get one with those "
-            "held back."
+            "Nobody knows yet whether a letter brings anybody: compare those who get one with "
+            "those held back."
         )
     of_all = f"{count(every['send'])} of {counted(every['customers'], 'customer')}"
     begin = f"Begin with {html.escape(first)}"
