@@ -577,9 +577,9 @@
       {
         type: "button",
         class: "table-csv",
-        "aria-label": `Download the list: ${name.replace(/_/g, " ")}`,
+        "aria-label": `Save the list: ${name.replace(/_/g, " ")}`,
       },
-      "CSV",
+      "Save list",
     );
     button.addEventListener("click", () =>
       load(`list-${name}`).then(
@@ -649,9 +649,11 @@
           ".effect",
           rate >= 0.995
             ? "none: all buy anyway"
-            : rise === null
-              ? "none: too few customers"
-              : `from ${percent(rate)} to ${percent(rate + rise)}`,
+            : Number.isNaN(rate)
+              ? "unknown: no past share"
+              : rise === null
+                ? "none: too few customers"
+                : `from ${percent(rate)} to ${percent(rate + rise)}`,
         );
       });
     };

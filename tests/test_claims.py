@@ -13,13 +13,17 @@ import pytest
 from retail_ci.core.config import GoalsConfig
 from retail_ci.core.errors import RunError
 from retail_ci.core.show import pyplot
+from retail_ci.report import pages
 from retail_ci.report.dashboard import _plot_dashboard
 from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
     PAGES,
     Facts,
+    _bought_before_then,
+    _effect,
     _hit_sentence,
     _story,
+    _trend,
     _worth_line,
     days_looked_at,
     facts_of,
@@ -33,8 +37,8 @@ from retail_ci.report.pages import (
     what_to_do,
     write_pages,
 )
-from retail_ci.report.segment_facts import segment_facts
-from retail_ci.report.shop_facts import goal_facts, list_files, product_facts
+from retail_ci.report.segment_facts import bought_before_month_end, segment_facts
+from retail_ci.report.shop_facts import goal_facts, list_files, offer_facts, product_facts
 
 LIST = {
     "published_label": "Ranker",
@@ -91,7 +95,7 @@ def test_a_shop_where_every_claim_is_false_reads_none_of_them():
     )
     assert "did better" not in offers and "ahead" not in offers
     assert "Best sellers, lately came first in the held-out month, within chance" in offers
-    assert "others did as well within chance" in offers
+    assert "it came first in the held-out month, and its lead may be chance" in offers
     cards = figure_cards(FALSE_SHOP["figures"], "€", "1 January to 31 December 2025")
     assert "+63.1% in December against November, season included" in cards
 
@@ -181,7 +185,7 @@ def test_more_buyers_are_a_finding_only_beyond_chance(tmp_path, low, apart):
     ranking = {"production": "ranker", "any": {"ranker": ours, "popularity": plain}}
     told = _hit_sentence(Facts(tmp_path, ranking=ranking), "any")
     assert "with the same best sellers for everybody it would have been 25%" in told
-    assert ("which chance alone could make of it" in told) == (not apart)
+    assert ("; the difference may be chance" in told) == (not apart)
 
 
 @pytest.mark.parametrize("high, worse", [(0.55, False), (0.45, True)])
@@ -204,7 +208,7 @@ def test_what_is_checked_is_told_as_it_came_out(tmp_path):
     moved["counts"] = {"stayed": 360, "rose": 110, "fell": 150, "gone": 10}
     write_metrics(tmp_path, segments={"stability": stable}, movement=moved)
     page = page_of("sure", tmp_path)
-    assert "not always the same groups are found: agreement 0.886" in page
+    assert "the same groups are not always found: agreement 0.886" in page
     assert "40% would have by chance: a new name alone is no news" in page
     write_metrics(
         tmp_path,
@@ -274,9 +278,9 @@ def test_where_everybody_comes_no_group_is_to_be_won(tmp_path, rate, everybody):
 def test_home_says_how_many_letters_and_where_to_begin():
     profile = {"segment": "At Risk", "customers": 100, "revenue": 9.0}
     told = str(monday_cards([profile], campaign()))
-    begin = "<b>90 of 100 customers can be written to now. Begin with At Risk.</b>"
+    begin = "<b>90 of 100 customers can be written to now. Begin with At Risk: 90 letters.</b>"
     assert begin in told and told.index(begin) < told.index("<h3>")
-    assert "not known before those who get it are compared with those held back" in told
+    assert "Nobody knows yet whether a letter brings anybody: compare" in told
     nobody = campaign()
     nobody["segments"][-1] |= {"control": 0}
     assert "Nobody is held back, so nobody will know" in monday_cards([profile], nobody)
@@ -313,6 +317,107 @@ def test_a_source_without_returns_has_no_column_of_them(tmp_path, returns):
     assert page.count("Returned") == (3 if returns else 0)  # a sentence and two tables
 
 
+@pytest.mark.parametrize("returned", [0, 507])
+def test_returns_that_a_status_names_are_returns_of_the_source(tmp_path, returned):
+    """A shop of which a quarter came back holds returns, though no kept line is one."""
+    books = {"rows_in": 2000, "kept": 1493, "rejected": 0, "collapsed": 0, "anonymous": 0}
+    books |= {"returns": 0, "set_aside": returned, "by_reason": {"returned": returned}}
+    books |= {"customers": 9, "baskets": 9, "revenue": 9.0, "revenue_by_fate": {}}
+    shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    write_metrics(shop, data=books)
+    said = "507 lines are left out as returned by status; no other line is a return."
+    for name in ("products", "quality"):
+        page = page_of(name, shop)
+        assert (said in page) == bool(returned), name
+        assert ("This source holds no returns." in page) == (not returned), name
+    assert ("There are no returns" in page_of("data-sheet", shop)) == (not returned)
+    quality = page_of("quality", shop)
+    assert ("Lines that are rejected, or no sales by their status" in quality) == bool(returned)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (None, "–"),
+        (0.004, "0%"),
+        (-0.004, "0%"),
+        (-0.3, "−30%"),
+        (9.5, "+950%"),
+        (31.69, "over +999%"),
+    ],
+)
+def test_a_trend_from_next_to_nothing_has_no_figure(change, told):
+    assert _trend(change) == told
+
+
+def test_what_a_letter_brings_is_never_rounded_to_nothing(tmp_path, monkeypatch):
+    """In a shop that sells for cents a letter brings parts of one, and a wave a loss of 30."""
+    wave = {"name": "may", "so_far": False, "treated": 90, "control": 10, "effect": 0.0034}
+    wave |= {"low": -0.0011, "high": 0.0079, "profit": -0.3, "profit_low": -0.7, "profit_high": 0.1}
+    history = {"measured": [wave], "targets": None, "refused": None}
+    monkeypatch.setattr(pages, "campaign_history", lambda run_dir: history)
+    facts = Facts(tmp_path, insights={"currency": "€"})
+    made = "".join(pages._measured_waves(facts))
+    assert "€0.0034 <small>(−€0.0011 to €0.01)" in made
+    assert "−€0.30 <small>(−€0.70 to €0.10)" in made
+
+
+def test_products_of_one_name_are_told_apart_by_their_numbers(tmp_path):
+    rng = np.random.default_rng(7)
+    bought = rng.random((3000, 40)) < rng.uniform(0.08, 0.14, 40)
+    bought[:, 1] = bought[:, 0] & (rng.random(3000) < 0.8)
+    shop = baskets_of(bought, tmp_path)
+    shelf = pd.read_parquet(shop / "data/products.parquet")
+    shelf["product_name"] = ["Milk", "Milk", *shelf["product_name"][2:]]
+    shelf.to_parquet(shop / "data/products.parquet")
+    customers = [str(n) for n in range(6)]
+    lists = pd.DataFrame({"customer_id": customers * 2, "product_id": ["P00"] * 6 + ["P01"] * 6})
+    lists.assign(rank=1, reason="popular").to_parquet(shop / "data/recommendations.parquet")
+    groups = pd.DataFrame({"customer_id": customers, "segment": "Lost"})
+    groups.to_parquet(shop / "data/segments.parquet")
+    found = product_facts(shop)
+    assert (found["pairs"][0]["one"], found["pairs"][0]["other"]) == ("Milk (P00)", "Milk (P01)")
+    names = [row["name"] for row in found["top"]]
+    assert len(names) == len(set(names)) and "Milk" not in names and "P02" in names
+    assert [o["name"] for o in offer_facts(shop)["Lost"]] == ["Milk (P00)", "Milk (P01)"]
+
+
+def test_a_share_that_no_past_month_shows_is_unknown():
+    assert _effect(None, None) == "unknown: no past share"
+    assert _effect(0.5, None) == "none: too few customers"
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_examples_of_flags_name_a_customer_only_where_a_run_may(tmp_path, names):
+    flag = {"what": "Most", "lines": 9, "revenue": 9.0, "change": "Few.", "advice": "Ask."}
+    raised = [
+        flag | {"flag": "customers_not_met", "examples": ["K0042 in the log"]},
+        flag | {"flag": "lookalike_id", "examples": ["customer_id k77", "product_id p1"]},
+    ]
+    books = {"rows_in": 9, "kept": 9, "customers": 2, "baskets": 3, "revenue": 9}
+    write_metrics(tmp_path, plausibility={"raised": raised, "meeting": {}}, data=books)
+    (tmp_path / "config.yaml").write_text(f"report: {{customers: {str(names).lower()}}}")
+    page = page_of("quality", tmp_path)
+    assert ("K0042" in page) == ("customer_id k77" in page) == names
+    assert "product_id p1" in page
+
+
+def test_a_part_of_a_month_is_marked_in_the_months_of_a_segment(tmp_path):
+    months = [{"month": f"2025-{n:02}-01", "revenue": 9.0} for n in (11, 12)]
+    told = [m | {"whole": n == 0, "basket_value": 1.0} for n, m in enumerate(months)]
+    profile = {"segment": "Lost", "customers": 9, "share": 1.0, "revenue": 9.0}
+    profile |= {"revenue_share": 1.0, "frequency": 1, "recency": 9, "basket_value": 1.0}
+    write_metrics(tmp_path, segments={"profiles": [profile]}, insights={"months": told})
+    facts = facts_of(tmp_path)
+    rows = [m | {"baskets": 5, "customers": 5} for m in months]
+    facts.by_segment = {"Lost": {"slipped": 0, "months": rows, "stories": []}}
+    page = segment_pages(facts)["segment-lost"].text(facts)
+    assert re.findall('datetime="([-0-9]+)">[^<]+</time>( .in part.)?', page) == [
+        ("2025-11", ""),
+        ("2025-12", " (in part)"),
+    ]
+
+
 def test_a_shop_that_sells_for_cents_reads_its_amounts(tmp_path):
     shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
     log = pd.read_parquet(shop / "data/transactions.parquet").assign(revenue=0.01)
@@ -347,6 +452,29 @@ def test_who_bought_before_the_look_back_did_not_buy_once(tmp_path, window, befo
     assert (words in page) == bool(before) and (words in page_of("customers", shop)) == bool(before)
 
 
+def test_the_page_of_movement_says_who_had_bought_before(tmp_path):
+    """Counted by hand: at the end of June, 90 days look back to 2 April."""
+    days = {"new": ["2025-06-01"], "edge": ["2025-04-02"], "eve": ["2025-04-01", "2025-06-02"]}
+    days |= {"old": ["2024-12-01", "2025-05-01"], "loyal": ["2024-12-01", "2025-06-02"]}
+    log = pd.DataFrame([(who, day) for who, all_ in days.items() for day in all_])
+    log = log.set_axis(["customer_id", "day"], axis=1).assign(is_return=False, revenue=1.0)
+    (tmp_path / "data").mkdir()
+    log.assign(day=pd.to_datetime(log["day"])).to_parquet(tmp_path / "data/transactions.parquet")
+    named = pd.DataFrame({"customer_id": list(days), "segment": "One-time Buyers"})
+    named.loc[named["customer_id"] == "loyal", "segment"] = "Champions"
+    ends = [named.assign(month_end=pd.Timestamp(end)) for end in ("2025-05-31", "2025-06-30")]
+    pd.concat(ends).to_parquet(tmp_path / "data/snapshots.parquet")
+    assert bought_before_month_end(tmp_path, 90) == {"One-time Buyers": 2, "Champions": 1}
+    moved = {"fitted": True, "window_days": 90, "segments": []}
+    moved["segments"] = [
+        {"segment": s, "after": n} for s, n in (("One-time Buyers", 4), ("Lost", 1))
+    ]
+    told = _bought_before_then(Facts(tmp_path, movement=moved))
+    assert "The name counts the last 90 days only: 2 of these 4 have bought before them." in told
+    assert told.count("<p>") == 1
+    assert _bought_before_then(Facts(tmp_path / "none", movement=moved)) == ""
+
+
 def test_a_card_of_models_that_were_not_measured_has_no_limits_of_measuring(tmp_path):
     assert "after the cut" not in page_of("model-card", write_metrics(tmp_path, ranking={}))
     ranking = {"production": "ranker", "summary": {"any": {"leaders": []}}}
@@ -355,6 +483,9 @@ def test_a_card_of_models_that_were_not_measured_has_no_limits_of_measuring(tmp_
 
 def test_a_customer_of_one_month_is_not_seen_first_and_last_in_it():
     told = {"third": 1, "visits": 1, "spent": 7.0, "category": None, "n": 5}
+    assert ", Beef above all" in _story(
+        told | {"category": "Beef", "first": None, "last": None}, ""
+    )
     once = _story(told | {"first": "2025-01-01", "last": "2025-01-01"}, "€")
     assert "seen in January 2025 alone" in once and "first in" not in once
     assert "about €7 in all" in once, "a rounded amount has no cents"

@@ -21,8 +21,8 @@ from .errors import ConfigError, unknown
 # %% auto #0
 __all__ = ['BLANKS', 'INVISIBLE', 'WITH_POINT', 'SCIENTIFIC', 'LONGEST_EXACT', 'LOCALES', 'plain_name', 'sql_text', 'sql_name',
            'read_id', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count',
-           'counted', 'share', 'decimal', 'money', 'with_currency', 'amount', 'cents_of', 'amounts', 'day', 'month',
-           'date_names']
+           'counted', 'share', 'decimal', 'money', 'with_currency', 'amount', 'not_nothing', 'cents_of', 'amounts',
+           'day', 'month', 'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
 _DEVICES = {
@@ -577,6 +577,41 @@ def amount(
     rounded = Decimal(f"{abs(value):.{0 if whole else digits}f}")
     text = with_currency(_figures(rounded, True, locale), currency, locale)
     return _MINUS + text if value < 0 and rounded else text
+
+
+_FINER = (2, 4, 6, 8)  # decimals of an amount that fewer would round to nothing
+
+
+def not_nothing(value: float, currency: str, text: str, locale: str | None = None) -> str:
+    """An amount as it is written; finer where it would read as nothing and is not.
+
+    Parameters
+    ----------
+    value : float
+        In the data's currency.
+    currency : str
+        Its sign.
+    text : str
+        The amount as `money` or `amount` writes it.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
+
+    Returns
+    -------
+    str
+        "€12.40"; "−€0.0034" where the text is "€0.00".
+
+    Examples
+    --------
+    >>> [not_nothing(v, "€", amount(v, "€")) for v in (12.4, 0.3, -0.0034, 0.0)]
+    ['€12', '€0.30', '−€0.0034', '€0']
+    """
+    size = abs(value)
+    if not size > 0 or any(sign in "123456789" for sign in text):
+        return text
+    digits = next((d for d in _FINER if round(size, d)), _FINER[-1])
+    minus = _MINUS if value < 0 else ""
+    return minus + with_currency(decimal(size, digits, locale=locale), currency, locale)
 
 
 _FEW_CENTS = 10  # below it, cents are a part of an amount that a reader misses

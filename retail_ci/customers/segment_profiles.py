@@ -469,12 +469,17 @@ def _draw_loadings(
             clip_on=False,
         )
     ax.text(
-        x - 0.6 * reach,
-        y - 0.16 * (high[1] - high[0]),
-        "which way each measure grows",
+        x,
+        y - 0.1 * (high[1] - high[0]),
+        "which way\neach measure grows",
+        ha="center",
+        va="top",
         fontsize=9,
         clip_on=False,
     )
+
+
+_SETTLED = 3  # times that a picture is laid out
 
 
 def plot_pca(
@@ -556,6 +561,10 @@ def plot_pca(
         title="Segment (customers)",
         alignment="left",
     )
+    layout = fig.get_layout_engine()
+    layout.set(w_pad=0.12)
+    for _ in range(_SETTLED):  # words outside of the axes move with them
+        layout.execute(fig)
     return fig
 
 # %% ../../nbs/03c_segment_profiles.ipynb #043b69ed

@@ -870,13 +870,15 @@ FLAGS: list[Flag] = [
     Flag(
         "customers_not_met",
         "Most buyers are not in the customers table",
-        "Write the ids alike on both sides; consent and attributes are lost otherwise.",
+        "Write the ids alike on both sides, or complete the table; else consent and attributes "
+        "are lost.",
         _find_no_customers_met,
     ),
     Flag(
         "products_not_met",
         "Most products are not in the products table",
-        "Write the ids alike on both sides; names and categories are lost otherwise.",
+        "Write the ids alike on both sides, or complete the table; else names and categories "
+        "are lost.",
         _find_no_products_met,
     ),
     Flag(

@@ -359,7 +359,9 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     words = f"**{task.capitalize()}.** {first}."
     p = result.paired.query("task == @task and model == @model and metric == 'ndcg'")
     said = [
-        f"{lead_in_words(d.low, d.high)} {label(d.baseline)} "
+        f"scores the same as {label(d.baseline)} for every customer"
+        if d.value == d.low == d.high == 0
+        else f"{lead_in_words(d.low, d.high)} {label(d.baseline)} "
         f"({_signed(d.value)}, {_signed(d.low)} to {_signed(d.high)})"
         for d in p.itertuples()
         if d.baseline not in silent

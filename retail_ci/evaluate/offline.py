@@ -1372,6 +1372,8 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
         & (p["baseline"] == baseline)
         & (p["metric"] == "ndcg")
     ].iloc[0]
+    if d["value"] == d["low"] == d["high"] == 0:
+        return f"scores the same as {label(baseline)} for every customer"
     value, low, high = (decimal(d[end], 3, signed=True) for end in ("value", "low", "high"))
     led = lead_in_words(d["low"], d["high"])
     return f"{led} {label(baseline)} ({value}, 95% interval {low} to {high})"

@@ -15,6 +15,7 @@ import yaml
 
 from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
+from ..core.formats import decimal
 from ..core.runs import Run, save
 from .offline import TASKS, Evaluation, evaluate, normalise_log
 from ..recommend.hybrid import configured, with_params
@@ -294,9 +295,10 @@ def as_yaml(table: pd.DataFrame, settings: RecommenderConfig | None = None) -> s
         row = rows.loc[name]
         told_apart = "" if row["low"] > 0 else "; not told apart from the present setting"
         text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False).strip()
+        gain, low, high = (decimal(row[k], 4, signed=True) for k in ("gain", "low", "high"))
         lines.append(
-            f"    {name}: {text}  # {row['task']} NDCG {row[row['task']]:.3f}, {row['gain']:+.4f} "
-            f"({row['low']:+.4f} to {row['high']:+.4f}) over the present setting{told_apart}"
+            f"    {name}: {text}  # {row['task']} NDCG {decimal(row[row['task']], 3)}, {gain} "
+            f"({low} to {high}) over the present setting{told_apart}"
         )
     return "\n".join(lines)
 
@@ -349,7 +351,7 @@ def tune_run(
         model=[f"{'* ' if c else '  '}{m}" for c, m in zip(shown["chosen"], shown["model"])]
     ).drop(columns=["default", "chosen"])
     return (
-        shown.to_string(index=False, float_format=lambda v: f"{v:.4f}")
+        shown.to_string(index=False, float_format=lambda v: decimal(v, 4))
         + "\n\n"
         + as_yaml(table, settings)
     )

@@ -19,7 +19,16 @@ import pandas as pd
 
 from ..core.config import DataConfig
 from ..core.errors import DataError
-from ..core.formats import amount, count, counted, decimal, money, share
+from retail_ci.core.formats import (
+    amount,
+    cents_of,
+    count,
+    counted,
+    decimal,
+    money,
+    not_nothing,
+    share,
+)
 from ..core.formats import day as written_day
 from ..core.runs import Run, atomic_write, save
 from ..core.show import INK, show_table
@@ -844,21 +853,33 @@ def _totals(
     return found | {"cost": cost, "earned": earned, "earned_share": part}
 
 
+def _per_customer(value: float, currency: str) -> str:
+    """What a customer brought, such as "€1.20", or "€0.0034" in a shop that sells for cents."""
+    return not_nothing(value, currency, money(value, currency))
+
+
+def _sums(currency: str, *values: float) -> list[str]:
+    """Sums that stand together, such as "−€1,200"; with cents where they are small."""
+    digits = cents_of(values)
+    return [not_nothing(v, currency, amount(v, currency, digits)) for v in values]
+
+
 def _more_or_less(value: float, currency: str) -> str:
     """An amount per customer, such as "€1.20 more"."""
-    return f"{money(abs(value), currency)} {'less' if value < 0 else 'more'}"
+    return f"{_per_customer(abs(value), currency)} {'less' if value < 0 else 'more'}"
 
 
 def _what_is_left(facts: dict[str, Any], currency: str) -> str:
     """What the contacts cost, and the profit with its ends."""
-    cost = f" The contacts cost {amount(facts['cost'], currency)}." if facts["cost"] else ""
+    cost = f" The contacts cost {_sums(currency, facts['cost'])[0]}." if facts["cost"] else ""
     plain = not facts["cost"] and facts["earned"] == "revenue" and facts["earned_share"] == 1
     if plain or pd.isna(facts["profit_low"]):
         return cost
-    ends = " to ".join(amount(facts[f"profit_{end}"], currency) for end in ("low", "high"))
+    named = [facts[key] for key in ("profit", "profit_low", "profit_high")]
+    profit, low, high = _sums(currency, *named)
     of = f", at a margin of {share(facts['earned_share'])}" if facts["earned"] == "revenue" else ""
     less = " less this cost" if cost else ""
-    return f"{cost} The profit{less} is {amount(facts['profit'], currency)} (95%: {ends}{of})."
+    return f"{cost} The profit{less} is {profit} (95%: {low} to {high}{of})."
 
 
 def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
@@ -880,19 +901,20 @@ def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
             f"from the others of their group.{left}"
         )
     sure = "95% at all looks together" if so_far else "95%"
-    without = f"each would have brought {money(row['without'], currency)} without {this}"
+    without = f"each would have brought {_per_customer(row['without'], currency)} without {this}"
     low, high = (_more_or_less(row[end], currency) for end in ("low", "high"))
     if not (row["low"] > 0 or row["high"] < 0):
         seen = (
-            f", and an effect of {money(row['smallest'], currency)} would have been seen four "
-            "times in five"
+            f", and an effect of {_per_customer(row['smallest'], currency)} would have been seen "
+            "four times in five"
         )
         return (
             f"In {days} {people} between {low} and {high} each than without {cause} ({sure}), so "
             f"it is not shown that {it} brought anything; {without}{'' if so_far else seen}.{left}"
         )
     effect = _more_or_less(row["effect"], currency)
-    total = f"{amount(abs(facts['total_revenue']), currency)} {effect.rpartition(' ')[2]}"
+    (brought,) = _sums(currency, abs(facts["total_revenue"]))
+    total = f"{brought} {effect.rpartition(' ')[2]}"
     return (
         f"In {days} {people} {effect} each because of {cause} ({sure}: {low} to {high}), "
         f"{total} in all; {without}.{left}"
@@ -1241,7 +1263,9 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
     ]
     if len(found.looks):
         shown_looks = found.looks.drop(columns="error").rename(columns=str.capitalize)
-        formats = dict.fromkeys(["Effect", "Low", "High"], partial(money, currency=currency))
+        formats = dict.fromkeys(
+            ["Effect", "Low", "High"], partial(_per_customer, currency=currency)
+        )
         said = "Revenue so far, per customer; these intervals hold at all looks together."
         parts.append(show_table(shown_looks, said, formats))
     if len(found.waves):
@@ -1254,7 +1278,7 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
 
 def _waves_shown(waves: pd.DataFrame, currency: str) -> Any:
     """Each wave as readers see it."""
-    of_money = {k: partial(money, currency=currency) for k in ("Effect", "Low", "High")}
+    of_money = dict.fromkeys(["Effect", "Low", "High"], partial(_per_customer, currency=currency))
     rows = waves.assign(day=[written_day(day) for day in waves["day"]])
     return show_table(
         rows.drop(columns="error").rename(columns=lambda name: name.replace("_", " ").capitalize()),
@@ -1272,7 +1296,7 @@ def _effects_shown(effects: pd.DataFrame, currency: str) -> pd.DataFrame:
     def shown_as(row: Any, value: float) -> str:
         if row.outcome == "buyers":
             return f"{decimal(100 * value, 1)} points"
-        return money(value, currency) if row.outcome in _MONEY else decimal(value, 2)
+        return _per_customer(value, currency) if row.outcome in _MONEY else decimal(value, 2)
 
     rows = [
         {

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.formats import amount, count, counted
+from ..core.formats import count, counted
 from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, INK, PALE, SECOND, localise_figure, pyplot, use_style
 from ..data.frames import as_day, check_number, day_after
@@ -32,6 +32,7 @@ from retail_ci.export.measure import (
     _in_the_log,
     _Purchases,
     _read_log,
+    _sums,
     _what_was_known,
     _with_margin,
     _without_overlap,
@@ -417,9 +418,12 @@ def _expected_of(
     return table.sort_values(order, ascending=[False, True], ignore_index=True)
 
 
-def _profit_or_loss(value: float, currency: str) -> str:
-    """An amount with its sign in words."""
-    return f"a {'loss' if value < 0 else 'profit'} of {amount(abs(value), currency)}"
+def _profit_told(found: Mapping[str, float], currency: str, signed: bool = False) -> str:
+    """A profit or loss with its interval; its sign in words unless it is to be written."""
+    value = found["profit"] if signed else abs(found["profit"])
+    told, low, high = _sums(currency, value, found["low"], found["high"])
+    words = "" if signed else f"a {'loss' if found['profit'] < 0 else 'profit'} of "
+    return f"{words}{told} (90%: {low} to {high})"
 
 
 def _what_next(facts: Mapping[str, Any]) -> str:
@@ -436,30 +440,25 @@ _NEAR_HALF = 0.4  # of a wave: holding back more tells hardly more
 
 def _advice(facts: Mapping[str, Any], currency: str) -> str:
     """What to do, in a sentence."""
-
-    def ends(found):
-        return " to ".join(amount(found[end], currency) for end in ("low", "high"))
-
     choice = facts["choice"]
     if not choice["customers"]:
         return (
             f"Do not send: of the {count(facts['measured'])} customers measured, nobody is "
             "expected to bring more by a letter than the "
-            f"{amount(facts['contact_cost'], currency, 2)} that it costs."
+            f"{_sums(currency, facts['contact_cost'])[0]} that it costs."
         )
     if not facts["send"]:
         return (
             f"Do not send: of the {count(facts['measured'])} customers measured, those whose "
             f"letter seems to bring more than it costs ({count(choice['customers'])}) would have "
-            f"brought {_profit_or_loss(choice['profit'], currency)} (90%: {ends(choice)}), "
+            f"brought {_profit_told(choice, currency)}, "
             f"{_what_next(facts)}."
         )
     return (
         f"Write to {count(facts['listed'])} of {count(facts['customers'])} customers: chosen like "
         f"this, {count(choice['customers'])} of the {count(facts['measured'])} measured would have "
-        f"brought a profit of {amount(choice['profit'], currency)} (90%: {ends(choice)}), and "
-        f"everybody {amount(facts['everybody']['profit'], currency)} "
-        f"(90%: {ends(facts['everybody'])})."
+        f"brought {_profit_told(choice, currency)}, and everybody "
+        f"{_profit_told(facts['everybody'], currency, signed=True)}."
     )
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f000e
@@ -595,6 +594,9 @@ def write_refusal(reason: str, waves: Sequence[str], folder: Path) -> None:
     save({"reason": reason, "waves": list(waves)}, folder / _REFUSED)
 
 
+_WHOLE = 6  # an axis that spans as much is written without cents
+
+
 def _plot_profit(curve: pd.DataFrame, currency: str) -> Any:
     """Profit against budget by three ways to choose, with the 90% interval of ours."""
     use_style()
@@ -618,7 +620,8 @@ def _plot_profit(curve: pd.DataFrame, currency: str) -> Any:
         ylabel=f"profit{unit}",
     )
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:,.0f}")
+        low, high = axis.get_view_interval()
+        axis.set_major_formatter("{x:,.0f}" if high - low >= _WHOLE else "{x:,.2f}")
     ax.legend(fontsize=8, loc="best")
     return figure
 
@@ -631,7 +634,7 @@ def _picture_of(folder: Path, curve: Sequence[Mapping[str, float]]) -> str:
     best = max(curve, key=lambda step: step["profit"])
     alt = (
         "Profit against the cost of the contacts, with customers chosen by expected effect, by "
-        f"value and by propensity. By effect it is highest, {amount(best['profit'])}, where "
+        f"value and by propensity. By effect it is highest, {_sums('', best['profit'])[0]}, where "
         f"{counted(best['customers'], 'customer is', 'customers are')} written to."
     )
     data = base64.b64encode(file.read_bytes()).decode()

@@ -115,7 +115,7 @@ SAME_GROUPS = Claim(
     lambda found: found["value"] >= 0.85 and found["low"] >= 0.75,
     lambda found: {"draws": count(found["draws"])},
     "In {draws} new samples of the customers, the same groups are found",
-    "In {draws} new samples of the customers, not always the same groups are found",
+    "In {draws} new samples of the customers, the same groups are not always found",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae9000a
@@ -150,7 +150,7 @@ TIED_LIST = Claim(
     "tied list",
     _ties,
     _list_words,
-    "others did as well within chance",
+    "it came first in the held-out month, and its lead may be chance",
     "{best} came first in the held-out month, within chance",
 )
 BETTER_LIST = Claim(
@@ -212,8 +212,8 @@ HITS = Claim(
     _apart,
     lambda found: {"plain": share(found["plain"]["value"])},
     "with the same best sellers for everybody it would have been {plain}",
-    "with the same best sellers for everybody it would have been {plain}, which chance alone could "
-    "make of it",
+    "with the same best sellers for everybody it would have been {plain}; the difference may be "
+    "chance",
 )
 
 

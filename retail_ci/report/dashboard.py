@@ -257,7 +257,13 @@ def _goal_mark(axis: Any, goal: float, currency: str) -> None:
     axis.annotate(words, (0.995, goal), (0, 3), ha="right", fontsize=8, color="#5a6270", **place)
 
 
-def _month_panel(axis: Any, months: pd.DataFrame, currency: str, goal: float | None = None) -> None:
+def _month_panel(
+    axis: Any,
+    months: pd.DataFrame,
+    currency: str,
+    goal: float | None = None,
+    letters: int = 70,
+) -> None:
     """Revenue per month; a month that is not complete is an open dot off the line, and
     one without sales a gap.
 
@@ -271,6 +277,8 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str, goal: float | N
         The sign in front of money.
     goal : float | None, default None
         What a whole month is to reach.
+    letters : int, default 70
+        In a line of the title.
     """
     axis.plot(range(len(months)), months["revenue"].where(months["whole"]), color=ACCENT, lw=2)
     sold = (months["baskets"] > 0) | (months["revenue"] != 0)
@@ -281,7 +289,7 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str, goal: float | N
         )
     whole = months[months["whole"]].to_dict("records")
     partial = "" if months["whole"].all() else "; open: not a whole month"
-    entitle(axis, BEST_MONTH.text({"rows": whole}), f"net revenue per month{partial}", 70)
+    entitle(axis, BEST_MONTH.text({"rows": whole}), f"net revenue per month{partial}", letters)
     step = -(-len(months) // 8)
     axis.set(
         xticks=range(0, len(months), step),

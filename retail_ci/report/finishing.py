@@ -15,16 +15,20 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from ..core.formats import decimal
+from ..core.show import pyplot, use_style
 from .charts import charts_of
+from .dashboard import _month_panel
 from .pages import PAGES, ReportPage, _anchor, facts_of, glossary, search_entries
 from .shop_facts import list_files
 
@@ -318,9 +322,9 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
 def _lighten_figures(site: Path) -> None:
-    """Write the pictures of the site with a palette of at most 48 colours, where that is smaller.
+    """Write the pictures of the site as WebP, dot by dot, with at most 48 colours.
 
-    The pictures in figures/ are changed.
+    The pictures in figures/ are replaced.
 
     Parameters
     ----------
@@ -330,21 +334,22 @@ def _lighten_figures(site: Path) -> None:
     from PIL import Image
 
     for file in sorted((site / "figures").glob("*.png")):
-        data = file.read_bytes()
-        kept = io.BytesIO()
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(file) as image:
             paper = Image.new("RGB", image.size, "white")
             paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        paper.quantize(48, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-            kept, "png", optimize=True
-        )
-        if kept.tell() < len(data):
-            file.write_bytes(kept.getvalue())
+        few = paper.quantize(48, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.convert("RGB").save(file.with_suffix(".webp"), lossless=True, quality=60)
+        file.unlink()
+
+
+_PICTURE = re.compile(r"""((?:src|href)=["']?figures/[\w-]+)\.png""")
 
 # %% ../../nbs/10c_finishing.ipynb #e2a0f1d1
 _DASHBOARD = "05_business_dashboard"
 _PANELS = 3  # below each other, and in a row
 _NARROW = "(max-width: 575.98px)"  # of a screen: what a phone has
+_PANEL = (4.0, 3.2)  # inches of a panel of the dashboard
+_TOO_WIDE = 1.5  # times the narrowest panel
 
 
 def _white_runs(white: np.ndarray) -> list[int]:
@@ -362,8 +367,31 @@ def _white_runs(white: np.ndarray) -> list[int]:
     return cuts
 
 
-def _stack_panels(file: Path, out: Path) -> None:
-    """Write the panels of a picture below each other, row by row, all of one width."""
+def _draw_months(run_dir: Path, width: int) -> Any:
+    """The months of the dashboard as wide as its other panels; None where a run counted none."""
+    from PIL import Image
+
+    facts = read_facts(run_dir / "metrics/insights.json")
+    months = pd.DataFrame(facts.get("months") or [])
+    if months.empty:
+        return None
+    told = read_facts(run_dir / "config.yaml").get("report") or {}
+    goal = (told.get("goals") or {}).get("revenue")
+    use_style()
+    figure, axis = pyplot().subplots(figsize=_PANEL)
+    dates = months.assign(month=pd.to_datetime(months["month"]))
+    _month_panel(axis, dates, facts.get("currency") or "", goal, letters=30)
+    kept = io.BytesIO()
+    figure.savefig(kept, dpi=width / _PANEL[0])
+    pyplot().close(figure)
+    with Image.open(kept) as image:
+        return image.convert("RGB")
+
+
+def _stack_panels(file: Path, out: Path, months: Callable[[int], Any] | None = None) -> None:
+    """Write the panels of a picture below each other, row by row, all of one width; for the panel
+    of the months, which is too wide to be made smaller, what draws it anew.
+    """
     from PIL import Image
 
     with Image.open(file) as opened:
@@ -376,6 +404,9 @@ def _stack_panels(file: Path, out: Path) -> None:
         columns = [0, *_white_runs(np.all(white[top:bottom], axis=0)), width]
         panels += [image.crop((a, top, b, bottom)) for a, b in zip(columns, columns[1:])]
     narrow = min(panel.width for panel in panels)
+    drawn = months(narrow) if months else None
+    if drawn:
+        panels = [drawn if panel.width > _TOO_WIDE * narrow else panel for panel in panels]
     sized = [p.resize((narrow, round(p.height * narrow / p.width))) for p in panels]
     stacked = Image.new("RGB", (narrow, sum(p.height for p in sized)), "white")
     place = 0
@@ -385,18 +416,12 @@ def _stack_panels(file: Path, out: Path) -> None:
     stacked.save(out, "png")
 
 
-def _pack_narrow(site: Path) -> None:
-    """Write the dashboard's second picture, which nobody saves, dot by dot in a smaller form."""
-    from PIL import Image
-
-    file = site / f"figures/{_DASHBOARD}-narrow.png"
-    if file.exists():
-        with Image.open(file) as image:
-            few = image.convert("RGB").quantize(
-                48, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-            )
-        few.convert("RGB").save(file.with_suffix(".webp"), lossless=True, quality=100, method=6)
-        file.unlink()
+def _stack_dashboard(site: Path, run_dir: Path) -> None:
+    """Write the dashboard's second picture, where the site has the first."""
+    dashboard = site / f"figures/{_DASHBOARD}.png"
+    if dashboard.exists():
+        narrow = dashboard.with_name(f"{_DASHBOARD}-narrow.png")
+        _stack_panels(dashboard, narrow, partial(_draw_months, run_dir))
 
 
 def _offer_narrow(text: str, size: tuple[int, int] | None) -> str:
@@ -1019,9 +1044,7 @@ def finish(site: Path, run_dir: Path) -> None:
         for file in site.glob(f"site_libs/*/{name}"):
             file.unlink()
     charts = _pack_all(site, run_dir)
-    dashboard = site / f"figures/{_DASHBOARD}.png"
-    if dashboard.exists():
-        _stack_panels(dashboard, dashboard.with_name(f"{_DASHBOARD}-narrow.png"))
+    _stack_dashboard(site, run_dir)
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     manifest = read_facts(run_dir / "manifest.json")
     terms = _terms_of(glossary()) if (site / "glossary.html").exists() else {}
@@ -1035,10 +1058,10 @@ def finish(site: Path, run_dir: Path) -> None:
             text = re.sub(r'<(t[dh]) class="wrap">', r"<\1>", text)
         page.write_text(text, encoding="utf-8")
     _lighten_figures(site)
-    _pack_narrow(site)
     _lighten_styles(site)
     for page in site.rglob("*.html"):
-        page.write_text(_spare(page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = _PICTURE.sub(r"\1.webp", page.read_text(encoding="utf-8"))
+        page.write_text(_spare(text), encoding="utf-8")
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
 def _outside_in(code: str) -> list[str]:

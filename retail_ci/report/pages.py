@@ -34,6 +34,7 @@ from retail_ci.core.formats import (
     decimal,
     money,
     month,
+    not_nothing,
     number,
     share,
 )
@@ -62,11 +63,12 @@ from retail_ci.report.claims import (
     list_sentence,
 )
 from .definitions import DEFINITIONS, contradictions, printed, strip
-from .segment_facts import repeat_share, segment_facts
+from .segment_facts import bought_before_month_end, repeat_share, segment_facts
 from retail_ci.report.shop_facts import (
     UNCATEGORISED,
     campaign_metrics,
     largest_customer,
+    names_customers,
     offer_facts,
     product_facts,
     shows_lists,
@@ -804,6 +806,8 @@ def _typical_table(facts: Facts) -> str:
     rows = []
     for name, feature in FEATURES.items():
         told = [float(s[name]) if s.get(name) else None for s in segments]
+        if name == "return_ratio" and not _has_returns(facts):
+            continue
         if any(value is not None for value in told):
             shown = [feature_text(feature, value, facts.currency) for value in told]
             rows.append([_term(feature.title), *shown])
@@ -1025,7 +1029,7 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     )
     if not alerts["customers"]:
         return f"{moved}{chance}<p>{_nobody_slipped(movement)}</p>"
-    sure = " Chance alone could explain each of these slips."
+    sure = " None of these slips, taken alone, is beyond chance."
     if rare := alerts["unlikely_by_chance"]:
         sure = f" For {count(rare)} of them a slip was unlikely; among many customers a few such "
         sure += "slips are to be expected."
@@ -1047,6 +1051,27 @@ def _no_movement(facts: Facts) -> str:
     """Why nobody moved."""
     told = facts.movement or facts.insights.get("movement") or {}
     return told.get("note") or "this run has not looked at month ends."
+
+
+def _bought_before_then(facts: Facts) -> str:
+    """Of the names at the last month end that say once: how many had bought before."""
+    movement = facts.movement
+    before = bought_before_month_end(facts.run_dir, movement["window_days"])
+    told = [
+        (
+            s["segment"],
+            BOUGHT_BEFORE.text(
+                {
+                    "segment": s["segment"],
+                    "members": s["after"],
+                    "look_back": movement["window_days"],
+                    "before": before.get(s["segment"]),
+                }
+            ),
+        )
+        for s in movement["segments"]
+    ]
+    return "".join(f"<p><b>{html.escape(name)}.</b> {words}</p>" for name, words in told if words)
 
 
 def _movement_page(facts: Facts) -> list[str]:
@@ -1089,7 +1114,7 @@ def _movement_page(facts: Facts) -> list[str]:
         "## Month by month {#film}",
         figure(facts, "03_migration", "03d_migration"),
         "## Came and left {#came-and-left}",
-        raw(table),
+        raw(table + _bought_before_then(facts)),
         "## From where to where {#steps}",
         raw(steps),
         "The list of those who slipped, with a reason for each: [Movement between "
@@ -1434,6 +1459,15 @@ def _sales_page(facts: Facts) -> list[str]:
     ]
 
 
+def _without_returns(data: Mapping) -> str:
+    """Why no line that is kept is a return."""
+    returned = (data.get("by_reason") or {}).get("returned")
+    if not returned:
+        return "This source holds no returns."
+    many = counted(returned, "line is", "lines are")
+    return f"{many} left out as returned by status; no other line is a return."
+
+
 def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     """What happened to the lines that came in, each fate a row.
 
@@ -1479,6 +1513,18 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
+_OF_CUSTOMERS = ("customers_not_met", "contradictory_customer")  # flags whose examples are ids
+
+
+def _examples(facts: Facts, flag: Mapping) -> list[str]:
+    """The examples of a flag, without those that name a customer where a run may not."""
+    if names_customers(facts.run_dir):
+        return flag["examples"]
+    if flag.get("flag") in _OF_CUSTOMERS:
+        return ["customers, who are not named here"]
+    return [told for told in flag["examples"] if not told.startswith("customer_id ")]
+
+
 def _plausible_part(facts: Facts) -> str:
     """The flags that are raised, and how many of each side meet."""
     found = facts.plausibility
@@ -1498,13 +1544,19 @@ def _plausible_part(facts: Facts) -> str:
             count(f["lines"]),
             amount(f["revenue"], facts.currency, cents),
             html.escape(" ".join([f["change"], f["advice"]])),
-            html.escape("; ".join(f["examples"])),
+            html.escape("; ".join(_examples(facts, f))),
         ]
         for f in raised
     ]
     head = ["What", "Lines", "Revenue", "What would change, what to do", "For example"]
-    caption = "Well formed and implausible: a question to whoever made the export."
+    caption = "Well formed but implausible: questions for whoever made the export."
     return html_table(head, rows, {0: "what", 3: "change", 4: "examples"}, caption) + met
+
+
+_LEFT_OUT = (  # without and with lines that are no sales by their status
+    "Rejected lines, by their first reason.",
+    "Lines that are rejected, or no sales by their status, by their first reason.",
+)
 
 
 def _anonymous_lines(many: int) -> str:
@@ -1533,7 +1585,7 @@ def _quality_page(facts: Facts) -> list[str]:
         + (
             ""
             if d.get("returns")
-            else "<p>This source holds no returns, so gross and net are the same.</p>"
+            else f"<p>{_without_returns(d)} Gross and net revenue are the same.</p>"
         )
     )
 
@@ -1556,7 +1608,7 @@ def _quality_page(facts: Facts) -> list[str]:
         )
 
     broken = (
-        raw(list_of(d.get("by_reason"), "Rejected lines, by their first reason."))
+        raw(list_of(d.get("by_reason"), _LEFT_OUT[bool(d.get("set_aside"))]))
         if named(d.get("by_reason"))
         else "No line was rejected."
     )
@@ -1621,8 +1673,8 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
             (
                 "Their names",
                 f"{count(sum(map(bool, s['orderings'].values())))} of "
-                f"{count(len(s['orderings']))} promises that the names make are kept by the "
-                "medians.",
+                f"{count(len(s['orderings']))} promises of the names hold for the "
+                "medians of the groups.",
                 "03c_segment_profiles",
             )
         )
@@ -1946,7 +1998,10 @@ def _data_sheet(facts: Facts) -> list[str]:
         text
         for ok, text in (
             (d.get("products"), "no products: the pages about products have nothing to show"),
-            (d.get("returns"), "no returns: gross and net revenue are the same"),
+            (
+                d.get("returns") or d.get("by_reason", {}).get("returned"),
+                "no returns: gross and net revenue are the same",
+            ),
             (d.get("anonymous"), "no anonymous sales"),
             (
                 d.get("customers"),
@@ -1990,7 +2045,9 @@ def _effect(rate: float | None, lift: float | None) -> str:
     """From which share of buyers to which a campaign must lead, before it shows."""
     if rate is not None and rate >= ALL_OF_THEM:
         return "none: all buy anyway"
-    if rate is None or lift is None:
+    if rate is None:
+        return "unknown: no past share"
+    if lift is None:
         return "none: too few customers"
     return f"from {share(rate)} to {share(rate + lift)}"
 
@@ -2059,7 +2116,7 @@ def _reach_tables(facts: Facts) -> list[str]:
         f"the smallest rise of the share that buys within {days} days that the comparison shows in "
         "four of five campaigns.",
     )
-    return [raw(funnel), "## What could be seen {#effect}", raw(_slider(told) + visible)]
+    return [raw(funnel), "## Which effect would show {#effect}", raw(_slider(told) + visible)]
 
 
 def _slider(told: Mapping) -> str:
@@ -2113,9 +2170,15 @@ def _with_ends(value: float | None, low: float | None, high: float | None, show:
 def _measured_waves(facts: Facts) -> list[str]:
     """What earlier waves have brought, and what writing to more customers would earn."""
     history = campaign_history(facts.run_dir)
-    per_letter = partial(money, currency=facts.currency)
+    sign = facts.currency
     profits = cents_of(wave["profit"] for wave in history["measured"])
-    in_all = partial(amount, currency=facts.currency, digits=profits)
+
+    def per_letter(value):
+        return not_nothing(value, sign, money(value, sign))
+
+    def in_all(value):
+        return not_nothing(value, sign, amount(value, sign, profits))
+
     rows = [
         [
             html.escape(wave["name"]) + (" (so far)" if wave["so_far"] else ""),
@@ -2131,8 +2194,8 @@ def _measured_waves(facts: Facts) -> list[str]:
     out = [
         raw(html_table(heads, rows, {0: "segment"}, caption))
         if rows
-        else "No wave was measured yet. `retail-ci campaigns draw` holds some customers back by "
-        "chance before the lists leave; `retail-ci campaigns measure` says afterwards what the "
+        else "No wave has been measured yet. `retail-ci campaigns draw` holds some customers back "
+        "at random before the lists go out; `retail-ci campaigns measure` says afterwards what the "
         "letters brought."
     ]
     targets, refused = history["targets"], history["refused"]
@@ -2188,13 +2251,13 @@ def _campaigns_page(facts: Facts) -> list[str]:
     ]
     heads = ["Segment", "Offer", "On how many lists"]
     heads.append("Most frequent reason, and on how many lists")
-    caption = "The products that stand most often among the first three of a list."
+    caption = "The products that appear most often among the first three of a list."
     return [
         raw(lead),
         "## From customers to letters {#reach}",
         *_reach_tables(facts),
         "Nobody knows the effect of a campaign before it is sent. Compare those who got it with "
-        "those held back, and count the difference alone.",
+        "those held back: only the difference counts.",
         "## What waves have brought {#measured}",
         *_measured_waves(facts),
         "## What to offer {#offers}",
@@ -2226,6 +2289,20 @@ def _has_returns(facts: Facts) -> bool:
     return bool(facts.data.get("returns", True))
 
 
+_STEEPEST = 9.99  # a change that is written in full
+
+
+def _trend(change: float | None) -> str:
+    """A change of revenue: a dash where it is unknown, no figure where it began near nothing."""
+    if change is None:
+        return "–"
+    if round(change, 2) == 0:
+        return share(0)
+    if change > _STEEPEST:
+        return f"over {share(_STEEPEST, signed=True)}"
+    return share(change, 0, signed=True)
+
+
 def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     """Products with what they bring, a row each."""
     rows = list(rows)
@@ -2235,7 +2312,7 @@ def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
             html.escape(str(r["name"])),
             html.escape(str(r["category"])),
             amount(r["revenue"], currency, cents),
-            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            _trend(r["change"]),
             share(r["returned"], 1),
             count(r["customers"]),
         ]
@@ -2272,7 +2349,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
             count(r["products"]),
             amount(r["revenue"], currency, cents),
             share(r["revenue"] / total, digits),
-            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            _trend(r["change"]),
             share(r["returned"], 1),
             buyers(r),
         ]
@@ -2288,8 +2365,8 @@ def _never_listed(found: Mapping, currency: str, returns: bool) -> str:
         return "Every product that sold lately is on some list."
     what = counted(
         found["never_count"],
-        "product sold lately and stands on no list",
-        "products sold lately and stand on no list",
+        "product sold lately and is on no list",
+        "products sold lately and are on no list",
     )
     told = f"{what}."
     rows = _product_rows(found["never"], currency)
@@ -2328,7 +2405,7 @@ def _products_page(facts: Facts) -> list[str]:
     )
     returns = _has_returns(facts)
     returned = "Returned is the value of returns as a share of sales."
-    returned = returned if returns else "This source holds no returns."
+    returned = returned if returns else _without_returns(facts.data)
     lead = (
         f"<p><b>{count(found['half'])} of {counted(found['products'], 'product')} "
         f"{'brings' if found['half'] == 1 else 'bring'} half of "
@@ -2506,7 +2583,8 @@ def _months_part(facts: Facts, name: str) -> list[str]:
     cents = cents_of(row["revenue"] for row in rows)
     cells = [
         [
-            f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>',
+            f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>'
+            + ("" if whole.get(row["month"], True) else " (in part)"),
             amount(row["revenue"], sign, cents),
             count(row["baskets"]),
             count(row["customers"]),
@@ -2545,7 +2623,7 @@ def _story(told: Mapping, currency: str) -> str:
     spent = ""
     if told["spent"] is not None:
         spent = f", about {amount(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
-    likes = f", most of it for {html.escape(str(told['category']))}" if told["category"] else ""
+    likes = f", {html.escape(str(told['category']))} above all" if told["category"] else ""
     when = f" This customer was seen {' and '.join(days)}." if days else ""
     visits = _visits_told(told["visits"])
     return (
@@ -2569,8 +2647,8 @@ def _stories_part(facts: Facts, name: str) -> str:
         return "The segment has too few customers who are alike: a story could be recognised."
     boxes = "".join(_story(told, facts.currency) for told in stories)
     return raw(
-        f'<div class="monday-cards">{boxes}</div><p class="key-note">Nobody is told of alone: '
-        "amounts and visits are rounded, and at least five customers fit each story.</p>"
+        f'<div class="monday-cards">{boxes}</div><p class="key-note">No story is about '
+        "one person: amounts and visits are rounded, and at least five customers fit each.</p>"
     )
 
 
@@ -2589,9 +2667,8 @@ def _overlap_part(facts: Facts, profile: Mapping) -> str:
     window = (facts.recipe.get("rfm") or {}).get("window_days", 365)
     shorter = "shorter " if facts.movement.get("window_days", window) < window else ""
     return raw(
-        f"<p><b>{shown}</b> {OVERLAP.text(found)}.{normal} They were good customers a month "
-        f'before by the {shorter}look-back of <a href="movement.html">Movement</a>, which also '
-        "says who could be lost.</p>"
+        f"<p><b>{shown}</b> {OVERLAP.text(found)}.{normal} A month earlier they were good "
+        f'customers, by the {shorter}look-back of <a href="movement.html">Movement</a>.</p>'
     )
 
 # %% ../../nbs/10a_pages.ipynb #5e6a0003
@@ -2703,7 +2780,7 @@ PAGES: dict[str, ReportPage] = {
         ReportPage(
             "campaigns",
             "Campaigns",
-            "Whom to write to now, what to offer them, and what could be seen of its effect.",
+            "Whom to write to now, what to offer them, and how large an effect would show.",
             "Business",
             0,
             _campaigns_page,
@@ -3254,14 +3331,14 @@ def _monday_lead(first: str, lists: Mapping[str, Mapping]) -> str:
     unknown = "Nobody is held back, so nobody will know whether a letter brings anybody."
     if every.get("control"):
         unknown = (
-            "Whether a letter brings anybody is not known before those who get it are compared "
-            "with those held back."
+            "Nobody knows yet whether a letter brings anybody: compare those who get one with "
+            "those held back."
         )
     of_all = f"{count(every['send'])} of {counted(every['customers'], 'customer')}"
-    return (
-        f'<p class="lead-line"><b>{of_all} can be written to now. Begin with '
-        f"{html.escape(first)}.</b> {unknown}</p>"
-    )
+    begin = f"Begin with {html.escape(first)}"
+    if lists.get(first, {}).get("send"):
+        begin += f": {counted(lists[first]['send'], 'letter')}"
+    return f'<p class="lead-line"><b>{of_all} can be written to now. {begin}.</b> {unknown}</p>'
 
 
 def monday_cards(
@@ -3435,6 +3512,9 @@ def sizes_table(file: str | Path | None = None) -> str:
 _UNMEASURED = " Whether they come true could not be measured in this log."
 
 
+_ASKED = {"any": "whatever customers bought next", "discovery": "products new to them"}
+
+
 def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """Who gets recommendations, and what did best on the held-out month.
 
@@ -3452,11 +3532,12 @@ def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """
     if not facts.get("customers"):
         return Html(f"<p>{html.escape(_no_offers(facts))}</p>")
-    told = {"any": "For whatever customers bought next", "discovery": "For products new to them"}
+    said: dict[str, list[str]] = {}
+    for task, words in _ASKED.items():
+        if facts.get(task):
+            said.setdefault(html.escape(list_sentence(facts[task])), []).append(words)
     measured = "".join(
-        f" {words}, {html.escape(list_sentence(facts[task]))}."
-        for task, words in told.items()
-        if facts.get(task)
+        f" For {' and for '.join(words)}, {sentence}." for sentence, words in said.items()
     )
     return Html(
         f"<p>{counted(facts['customers'], 'customer has', 'customers have')} a list of "

@@ -18,7 +18,7 @@ from ..data.frames import as_words
 from .shop_facts import _rows, _tables
 
 # %% auto #0
-__all__ = ['segment_facts', 'repeat_share']
+__all__ = ['segment_facts', 'bought_before_month_end', 'repeat_share']
 
 # %% ../../nbs/09d_segment_facts.ipynb #5e6f0006
 _MONTHS = 12  # shown on the page of a segment
@@ -173,6 +173,37 @@ def _bought_before(con: Any, segments: str, run_dir: Path) -> dict[str, int]:
     query = f"""SELECT s.segment, count(*) FILTER (f.tenure > {_look_back(run_dir)})
         FROM {segments} AS s JOIN {features} AS f USING (customer_id) GROUP BY 1"""
     return dict(con.execute(query).fetchall())
+
+
+def bought_before_month_end(run_dir: str | Path, window_days: int) -> dict[str, int]:
+    """Count the customers of each name at the last month end who bought before its look-back.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A finished run.
+    window_days : int
+        Days of the look-back of the month ends.
+
+    Returns
+    -------
+    dict[str, int]
+        Segment: customers; nothing for a run without month ends.
+    """
+    run_dir = Path(run_dir)
+    file = run_dir / "data/snapshots.parquet"
+    tables = _tables(run_dir)
+    if not file.exists() or "transactions" not in tables:
+        return {}
+    query = f"""WITH begun AS (SELECT customer_id, min(CAST(day AS DATE)) AS first
+        FROM {tables["transactions"]} WHERE NOT is_return GROUP BY 1),
+        named AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS month_end
+        FROM read_parquet({sql_text(file)})
+        QUALIFY month_end = max(month_end) OVER ())
+        SELECT segment, count(*) FROM named JOIN begun USING (customer_id)
+        WHERE first <= month_end - {int(window_days)} GROUP BY 1"""
+    with connect_duckdb(DataConfig(memory="512MB")).con.cursor() as con:
+        return dict(con.execute(query).fetchall())
 
 
 def _slipped(con: Any, segments: str, alerts: Path) -> dict[str, int] | None:

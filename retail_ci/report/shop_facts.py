@@ -59,6 +59,17 @@ _SUMS = """round(sum(revenue), 2) AS revenue,
     sum(revenue) FILTER (day <= last - {days} AND day > last - 2 * {days}) AS early"""
 
 
+def _told_apart(rows: list[dict], key: str = "name", by: str = "product_id") -> list[dict]:
+    """Rows whose products have names of their own: the number follows a name that several share."""
+    numbers: dict[str, set] = {}
+    for row in rows:
+        numbers.setdefault(row[key], set()).add(row[by])
+    return [
+        row | {key: f"{row[key]} ({row[by]})"} if len(numbers[row[key]]) > 1 else row
+        for row in rows
+    ]
+
+
 def _change(row: dict, compared: bool) -> dict:
     """A row with the change of its revenue in place of the two sums."""
     late = row.pop("late") or 0
@@ -84,7 +95,7 @@ def _best_buyers(con: Any, segments: str | None) -> dict[str, dict]:
 
 def _pairs(con: Any) -> list[dict]:
     """Best sellers that stand in one basket more often than by chance, the strongest first."""
-    return _rows(
+    found = _rows(
         con,
         f"""WITH best AS (SELECT product_id FROM sales WHERE NOT is_return GROUP BY 1
         ORDER BY count(DISTINCT transaction_id) DESC, 1 LIMIT {_TOGETHER}),
@@ -92,17 +103,26 @@ def _pairs(con: Any) -> list[dict]:
         JOIN best USING (product_id) WHERE NOT is_return),
         alone AS (SELECT product_id, count(*) AS n FROM held GROUP BY 1),
         every AS (SELECT count(DISTINCT transaction_id) AS n FROM sales WHERE NOT is_return),
-        pairs AS (SELECT a.name AS one, b.name AS other, count(*) AS baskets,
+        pairs AS (SELECT a.product_id AS first, b.product_id AS second,
+        a.name AS one, b.name AS other, count(*) AS baskets,
         any_value(x.n) * any_value(y.n) / any_value(every.n) AS expected
         FROM held AS a JOIN held AS b
         ON a.transaction_id = b.transaction_id AND a.product_id < b.product_id
         JOIN alone AS x ON x.product_id = a.product_id
         JOIN alone AS y ON y.product_id = b.product_id
         CROSS JOIN every GROUP BY a.product_id, b.product_id, a.name, b.name)
-        SELECT one, other, baskets, baskets / expected AS lift FROM pairs
+        SELECT first, second, one, other, baskets, baskets / expected AS lift FROM pairs
         WHERE baskets >= {_LEAST_BASKETS} AND baskets > expected + {_BEYOND} * sqrt(expected)
         ORDER BY round(lift, 6) DESC, one, other LIMIT 12""",
     )
+    sides = (("one", "first"), ("other", "second"))
+    both = [{"name": row[name], "product_id": row[by]} for row in found for name, by in sides]
+    names = {side["product_id"]: told["name"] for side, told in zip(both, _told_apart(both))}
+    return [
+        {"one": names[row.pop("first")], "other": names[row.pop("second")]}
+        | {key: row[key] for key in ("baskets", "lift")}
+        for row in found
+    ]
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa00000a
 def product_facts(run_dir: str | Path) -> dict[str, Any]:
@@ -154,7 +174,7 @@ def product_facts(run_dir: str | Path) -> dict[str, Any]:
         "categories": [
             _change({**r, **buyers.get(r["category"], {})}, compared) for r in categories
         ],
-        "top": [_change(row, compared) for row in best],
+        "top": [_change(row, compared) for row in _told_apart(best)],
         "pairs": _pairs(con),
         **_never_recommended(con, tables.get("recommendations"), compared),
     }
@@ -172,7 +192,8 @@ def _never_recommended(con: Any, lists: str | None, compared: bool) -> dict[str,
     )
     rows = _rows(con, f"SELECT * {unlisted} ORDER BY revenue DESC, product_id LIMIT {_SHOWN}")
     count = con.execute(f"SELECT count(*) {unlisted}").fetchone()[0]
-    return {"never": [_change(row, compared) for row in rows], "never_count": count}
+    told = [_change(row, compared) for row in _told_apart(rows)]
+    return {"never": told, "never_count": count}
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa00000f
 _REASONS: dict[str, str] = {  # how a reason of the models begins or ends: what a letter says
@@ -221,7 +242,7 @@ def offer_facts(run_dir: str | Path) -> dict[str, list[dict]]:
     )
     con.close()
     found: dict[str, list[dict]] = {}
-    for row in rows:
+    for row in _told_apart(rows):
         found.setdefault(row["segment"], []).append(
             {k: row[k] for k in ("name", "lists", "reason", "told")}
         )

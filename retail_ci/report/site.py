@@ -343,17 +343,27 @@ def _drop_folders(text: str, page: Page) -> str:
     return text.replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
 
 
+_TELLING = (4, 5)  # letters and digits from which an id is nothing else; digits alone
+_SAID_BEFORE = re.compile(r"customers?(?:[_ ]ids?)?\W{1,3}$", re.I)
+
+
 def _in_words_without(hidden: frozenset[str], taken: dict[str, str]) -> Callable[[str], str]:
     """Make what puts "customer 1" and so on in the place of customers in a text.
 
-    Ids that are names or short numbers may mean something else in a text; they are looked for in
-    the columns of tables.
+    Ids that are names or short numbers may mean something else in a text, such as a year; they are
+    looked for in the columns of tables, and behind the word customer.
     """
 
     def mask(found: re.Match) -> str:
         word = found[0]
-        telling = len(word) >= 4 and any(map(str.isdigit, word))
-        return _number_of(word, taken) if telling and word in hidden else word
+        if word not in hidden:
+            return word
+        telling = len(word) >= _TELLING[word.isdigit()] and any(map(str.isdigit, word))
+        before = found.string[max(found.start() - 20, 0) : found.start()]
+        if not (telling or word.isdigit() and _SAID_BEFORE.search(before)):
+            return word
+        number = _number_of(word, taken)
+        return number.removeprefix("customer ") if before.endswith("customer ") else number
 
     return lambda text: re.sub(r"[\w.@+-]*\w", mask, text)
 

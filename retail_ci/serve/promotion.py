@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..core.config import MODELS, RecommenderConfig, structure
 from ..core.errors import ConfigError, DataError, RetailError, RunError
+from ..core.formats import count, counted, decimal, share
 from retail_ci.core.runs import (
     Run,
     check_file,
@@ -581,6 +582,12 @@ _STABLE = 0.6
 _RIVALS = {"any": "personal_decayed", "discovery": "first_buyers"}
 
 
+def _difference(found: Mapping) -> str:
+    """A paired difference with its interval, such as "−0.002 (−0.006 to +0.001)"."""
+    value, low, high = (decimal(found[k], 3, signed=True) for k in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
 def _against_rival(task: str, rival: str, production: str, pair: Mapping | None) -> Check:
     """Whether the published model is as good as a simple one; true if it is that one."""
     question = f"{task}: not worse than {rival}"
@@ -588,8 +595,7 @@ def _against_rival(task: str, rival: str, production: str, pair: Mapping | None)
         return Check(question, True, "it is the published model")
     if pair is None or pair["low"] is None:
         return Check(question, True, "could not be measured")
-    found = f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"
-    return Check(question, pair["low"] >= _NOT_WORSE, found)
+    return Check(question, pair["low"] >= _NOT_WORSE, _difference(pair))
 
 
 def _against_chance(task: str, production: str, pair: Mapping | None) -> Check:
@@ -601,7 +607,7 @@ def _against_chance(task: str, production: str, pair: Mapping | None) -> Check:
         return Check(question, True, "it is a plain list")
     if pair is None or pair["low"] is None:
         return Check(question, True, "could not be measured")
-    found = f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"
+    found = _difference(pair)
     if pair["low"] > 0:
         return Check(question, True, found)
     return Check(
@@ -638,13 +644,15 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
         Check(
             "the line counts add up",
             books,
-            f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} rejected, "
-            f"{data['collapsed']:,} copies" + f", {aside:,} no sales by their status" * bool(aside),
+            f"{count(data['rows_in'])} in, {count(data['kept'])} kept, "
+            f"{count(data['rejected'])} rejected, "
+            + counted(data["collapsed"], "copy", "copies")
+            + f", {count(aside)} no sales by their status" * bool(aside),
         ),
         Check(
             "few lines are rejected",
             data["rejected"] <= most * data["rows_in"],
-            f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}",
+            f"{share(data['rejected'] / max(data['rows_in'], 1), 1)}, at most {share(most)}",
         ),
     ]
     production = ranking.get("production", "")
@@ -660,7 +668,7 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
         Check(
             "the segments are found again",
             stable is None or stable >= _STABLE,
-            "could not be measured" if stable is None else f"ARI {stable:.2f}",
+            "could not be measured" if stable is None else f"ARI {decimal(stable)}",
         ),
     ]
 
@@ -805,8 +813,7 @@ def _against_champion(
         Check(
             f"{t}: not worse than the recipe of {version}",
             d["low"] >= _NOT_WORSE,
-            f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {d['customers']:,} "
-            "customers",
+            f"{_difference(d)}, {counted(d['customers'], 'customer')}",
         )
         for t, d in found.items()
     ]
