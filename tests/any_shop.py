@@ -245,18 +245,21 @@ class Rooms:
             yaml.safe_dump(dataclasses.asdict(config), allow_unicode=True), encoding="utf-8"
         )
         for name in self.order:
-            if lacks(ROOT / "nbs" / f"{name}.ipynb", folder):
-                continue
-            known, results = self.rooms[name]
-            names = known | {
-                "config": config.name,
-                "run_dir": str(folder),
-                "display": lambda *v, name=name: self._show(name, *v),
-            }
-            for source in results:
-                self._show(name, self._execute(source, names, name))
+            if not lacks(ROOT / "nbs" / f"{name}.ipynb", folder):
+                self.take(name, config, folder)
         write_manifest(folder, config, input_hashes(config), [], 0.0)
         return folder
+
+    def take(self, name: str, config: Config, folder: Path) -> None:
+        """The result cells of one notebook."""
+        known, results = self.rooms[name]
+        names = known | {
+            "config": config.name,
+            "run_dir": str(folder),
+            "display": lambda *v: self._show(name, *v),
+        }
+        for source in results:
+            self._show(name, self._execute(source, names, name))
 
 
 UNDRAWN = mock.patch.object(

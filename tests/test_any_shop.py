@@ -11,7 +11,7 @@ from random import Random
 import pandas as pd
 import pytest
 from any_shop import NOT_A_NUMBER, OPTIONAL, Rooms, Shop, odd_words, outcome, plain_sales
-from conftest import ODD_FOLDER, checkout
+from conftest import ODD_FOLDER, make_project
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -351,12 +351,15 @@ NAMES = {  # a column of the customers table: what Power BI calls it
 }
 
 
-def test_a_customers_column_may_be_called_like_a_measure(tmp_path):
+ODD_CONFIG = "shops of Bob's/my {shop} 'n.yaml"  # it means something to papermill, SQL and a shell
+
+
+def test_a_customers_column_may_be_called_like_a_measure(rooms, tmp_path):
     """What the source calls a column never stops a run, and its values arrive under the nearest
-    name that is free; the folders mean something to papermill, SQL and a shell.
+    name that is free; the folders mean something to SQL and a shell.
     """
-    project = checkout(tmp_path / ODD_FOLDER, "0", "index")
-    root = project.root / "shops of Bob's"
+    folder = tmp_path / ODD_FOLDER
+    config = folder / ODD_CONFIG
     shop = Shop(
         products=12,
         customers=40,
@@ -372,30 +375,36 @@ def test_a_customers_column_may_be_called_like_a_measure(tmp_path):
         segments=3,
         seed=7,
     )
-    config = shop.write(root)
+    written = shop.write(config.parent)
     people = pd.DataFrame(
         {"customer_id": [f"K{c:03}" for c in range(40)]}
         | {name: [f"{i}{'ab'[c % 2]}" for c in range(40)] for i, name in enumerate(NAMES)}
     )
-    people.to_csv(root / "customers.csv", index=False)
+    people.to_csv(config.parent / "customers.csv", index=False)
     tables = "products: products.csv"
-    text = config.read_text().replace(tables, f"{tables}\n  customers: customers.csv")
-    (root / "my {shop} 'n.yaml").write_text(text)
-    for command in (
-        ["run"],
-        ["export", "--format", "powerbi", "--out", "powerbi"],
-        ["campaigns", "--out", "lists"],
-    ):
-        result = project.here(*command, "--config", "shops of Bob's/my {shop} 'n.yaml")
-        assert result.returncode == 0 and "retail-ci:" not in result.stderr, (
-            command,
-            result.stderr,
-        )  # the exports tell their progress there
-    run = project.home("my__shop___n") / "current"
+    text = written.read_text().replace(tables, f"{tables}\n  customers: customers.csv")
+    config.write_text(text)
+    run, refusal = outcome(rooms, config, folder / "run", drawn=False)
+    assert not refusal
+    check_exports(Run(load_config(config), run), folder)
     check_pages(run)
-    file = project.root / "powerbi/parquet/dim_customer.parquet"
+    file = folder / "powerbi/parquet/dim_customer.parquet"
     table = pd.read_parquet(file).set_index("customer_id")
     for i, (name, shown) in enumerate(NAMES.items()):
         assert (table.loc["K000", shown], table.loc["K001", shown]) == (f"{i}a", f"{i}b"), name
     names = [name.casefold() for name in table.columns]
     assert len(set(names)) == len(names) and not {m.name.casefold() for m in MEASURES} & set(names)
+
+
+def test_a_config_and_its_folders_may_have_odd_names(tmp_path):
+    """The run of an odd config is found again, and papermill finds its notebooks."""
+    project = make_project(tmp_path / ODD_FOLDER)
+    config = project.root / ODD_CONFIG
+    config.parent.mkdir()
+    plain_sales(config.parent, 50, 20).rename(config)
+    result = project.here("run", "--config", ODD_CONFIG)
+    assert result.returncode == 0 and "retail-ci:" not in result.stderr, result.stderr
+    assert (project.home("my__shop___n") / "current/metrics/segments.json").is_file()
+    for command in (["run", "--from", "02"], ["check"]):
+        result = project.here(*command, "--config", ODD_CONFIG)
+        assert result.returncode == 0 and "retail-ci:" not in result.stderr, result.stderr
