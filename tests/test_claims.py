@@ -583,7 +583,8 @@ def finished(tmp_path):
     def with_home(revenue):
         card = str(figure_cards([{"name": "revenue", "value": revenue}], "€"))
         cell = {"cell_type": "code", "source": "", "outputs": [{"data": {"text/html": card}}]}
-        (tmp_path / "run/executed/index.ipynb").write_text(json.dumps({"cells": [cell]}))
+        book = {"cells": [cell | {"metadata": {}}], "metadata": {}}
+        (tmp_path / "run/executed/index.ipynb").write_text(json.dumps(book))
         return write_pages(facts_of(tmp_path / "run"), tmp_path / "stage")
 
     return with_home

@@ -222,7 +222,9 @@ def publish_run(home: Path, kept: int) -> Run:
     with locked(home), unfinished(home, config) as folder:
         run = Run(config, folder)
         run.write("data_metrics", {"kept": kept})
-        run.write("features", pd.DataFrame({"customer_id": ["C1"], "monetary": [float(kept)]}))
+        scores = {"recency": 1, "frequency": 1, "r_score": 5, "f_score": 5, "m_score": 5}
+        one = {"customer_id": ["C1"], "monetary": [float(kept)], "rfm_score": ["555"], **scores}
+        run.write("features", pd.DataFrame(one))
         write_manifest(folder, config, {}, [], 0.0)
         return Run(config, settle(folder, "", 1))
 

@@ -31,10 +31,8 @@ from .config import Config, _is_project, config_path, find_root, load_config, sh
 from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import use_locale
 
-msgspec = lazy_loader.load("msgspec")  # imported when the first file is checked
-
 # %% auto #0
-__all__ = ['msgspec', 'ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
+__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'msgspec', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
            'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save', 'load',
            'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run', 'check_table', 'Run',
            'open_run', 'check_sensitive', 'clear_scratch']
@@ -532,6 +530,9 @@ class _Papermill:
 
 
 _papermill = _Papermill()
+
+# %% ../../nbs/00c_runs.ipynb #6149bda3
+msgspec = lazy_loader.load("msgspec")  # imported when the first file is checked
 
 # %% ../../nbs/00c_runs.ipynb #37074f7d
 class _Interval(TypedDict, total=False):

@@ -688,8 +688,8 @@ def _check_measured(ranking: Mapping, segments: Mapping, settings: RecommenderCo
         _ = ranking[task][production]["ndcg"]
         for other in {rival, "random"} - {production}:
             _ = ranking["paired"][task][production][other]["ndcg"]["low"]
-    if len(_recipe_of(settings)) > 1:
-        _ = ranking["protocol"]["settings"][settings.production]
+    if settings.production == production and len(_recipe_of(settings)) > 1:
+        _ = ranking["protocol"]["settings"][production]
 
 # %% ../../nbs/06a_promotion.ipynb #8eb22e2f
 def as_measured(ranking: Mapping, settings: RecommenderConfig) -> Check:
