@@ -413,7 +413,7 @@ CASES = [
     Case("a web page called .xls", "<html>\n<table>", r"is a web page \(HTML\)", suffix=".xls"),
     Case("XML called .xls", "<?xml version='1.0'?>\n<Workbook>", "is an XML doc", suffix=".xls"),
     Case("lines of JSON", '{"a": 1, "b": 2}\n{"a": 2}\n', r"is JSON by its.*lines=True"),
-    Case("a list of JSON", '[\n {"a": 1, "b": 2}]\n', r"is JSON by its.*read_json\('t.csv'\)"),
+    Case("a list of JSON", '[\n {"a": 1, "b": 2}]\n', r"is JSON by its.*read_json\('sales.csv'\)"),
     Case("text called .xlsx", LOG, "is a text by its content, and no .xlsx file", suffix=".xlsx"),
     Case("text called .parquet", LOG, "is a text by its content, and no .pa", suffix=".parquet"),
     Case(

@@ -1565,7 +1565,7 @@ FIRST_ROWS = 20_000  # by which columns are judged
 
 
 def _long_log(tmp_path: Path, **later: tuple[str, str]) -> tuple[Examination, str]:
-    """A log whose columns hold one text in the first rows and another in the last thousand lines."""
+    """A log whose columns hold one text at first and another in the last thousand lines."""
     rows = range(FIRST_ROWS + 5_000)
     table = pd.DataFrame(
         {
@@ -1657,7 +1657,7 @@ def test_a_status_beyond_the_first_rows_is_proposed(tmp_path):
     )
 
 
-# ------------------------------------------------------- tables beside a log with ids of other names
+# ---------------------------------------------------- tables beside a log with ids of other names
 KEYS = {  # the log's customer and product, and the tables with their columns of ids
     "es": ("ID_Cliente", "ID_Producto", "clientes", "id", "productos", "ID"),
     "de": ("Kundennummer", "Artikelnummer", "kunden", "Nr", "artikel", "Nummer"),

@@ -32,10 +32,11 @@ __all__ = ['MISSING_WORDS', 'Column', 'look', 'value_test', 'basket_relation', '
 MISSING_WORDS = ("\\N", "NULL", "null", "None", "NaN", "nan", "N/A", "n/a", "#N/A", "(null)", "nil")
 
 
-_YES_NO = frozenset(
-    "yes no y n true false t f ja nein nee si sí oui non sim não nao vero falso tak nie evet hayır "
-    "hayir да нет 是 否 有 无 はい いいえ نعم لا ya tidak".split()
-)
+_YES_NO_WORDS = """
+yes no y n true false t f ja nein nee si sí oui non sim não nao vero falso tak nie evet hayır hayir
+да нет 是 否 有 无 はい いいえ نعم لا ya tidak
+"""
+_YES_NO = frozenset(_YES_NO_WORDS.split())
 
 
 @dataclass(frozen=True)

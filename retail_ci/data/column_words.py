@@ -30,7 +30,8 @@ sale: 銷售 sale sales sold selling venta ventas vendido vente ventes vendu ver
   vendita vendite venda vendas verkoop sprzedaz sprzedazy satis продажа продажи продаж 销售 売上 販売
   بيع مبيعات المبيعات penjualan jual terjual
 customer: clienti klientow musteriler musterileri uyeler клиенты клиентов покупатели покупателей
-  عملاء العملاء 客戶 會員 買家 用戶 username nickname debitor debitors comprador compradora customer customers
+  عملاء العملاء 客戶 會員 買家 用戶 username nickname debitor debitors comprador compradora customer
+  customers
   cust client clients member
   household shopper buyer user account
   patron cliente clientes comprador socio acheteur adherent kunde kunden kaeufer kaufer mitglied
@@ -38,7 +39,8 @@ customer: clienti klientow musteriler musterileri uyeler клиенты клие
   покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون card karte carte tarjeta
   pelanggan pembeli konsumen cveclpv
   patient patients patienten paciente pacientes paziente pazienti pacjent пациент 患者 مريض
-product: urunler urunleri товары товаров продукты artigos منتجات المنتجات 產品 material materialnr product products prod item items article articles artikel artikels
+product: urunler urunleri товары товаров продукты artigos منتجات المنتجات 產品 material materialnr
+  product products prod item items article articles artikel artikels
   producto productos
   prd articulo articulos produit produits produkt produkte produkts prodotto prodotti articolo
   articoli produto produtos artigo artikelen produkty produktu towar towaru urun товар товара
@@ -160,7 +162,8 @@ period: days month months week year quarter qtr mes semana ano mois semaine anne
   quartal mese settimana anno maand jaar miesiac rok ay yil месяц год неделя 月 月份 年 年份 شهر سنة
   monthly weekly yearly
 person: 年齡 郵箱 電話 email mail phone telephone gender sex age birthdate birthday dob firstname lastname
-  surname forename marital job occupation income education address postcode postal zip city town country
+  surname forename marital job occupation income education address postcode postal zip city town
+  country
   ort ville pays ciudad pais citta paese cidade stad miasto kraj sehir ulke nachname vorname
   geschlecht alter adresse apellido genero edad direccion sexe sesso eta idade plec wiek cinsiyet
   yas возраст пол телефон 性别 年龄 邮箱 电话 地址 性別 年齢 住所 العمر الجنس

@@ -569,11 +569,7 @@ def guess_date(name: str, values: pd.Series, lines: pd.Series | None = None) -> 
     Guess
         Its format, or a list of several.
     """
-    decided = 1.0
-    if lines is None:
-        readings, part = date_readings(values)
-    else:
-        readings, part, decided = _readings_of(dict(zip(values, lines)))
+    readings, part = date_readings(values, lines=lines)
     shown = repr(values.iloc[0]) if len(values) else ""
     if not readings and len(values) and stamp_kind(values):
         stamp = stamp_kind(values)
@@ -586,21 +582,34 @@ def guess_date(name: str, values: pd.Series, lines: pd.Series | None = None) -> 
         both = " and ".join(", ".join(formats) for formats in readings)
         why = f"{both} read {share(part)} of {name!r} alike, such as {shown}; choose one"
         return Guess("date_format", None, "ambiguous", why)
-    formats = readings[0]
+    return _read_by(name, values, lines, readings[0], part)
+
+
+def _read_by(
+    name: str, values: pd.Series, lines: pd.Series | None, formats: list[str], part: float
+) -> Guess:
+    """That some formats read a column, and what speaks against it."""
     told = f"{' and '.join(formats)} {'reads' if len(formats) == 1 else 'together read'} "
     told += f"{share(part)} of {name!r}"
     vague = [f for f in formats if len(formats) > 1 and _undecided(f, formats, values)]
-    sure = "sure" if part == 1 and not vague else "likely"
+    few = _deciding(values, lines) if lines is not None and any(map(_order, formats)) else ""
+    sure = "sure" if part == 1 and not vague and not few else "likely"
     if vague:
         told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
-    if lines is not None and any(map(_order, formats)) and 0 < decided <= _FEW_DECIDE:
-        sure = "likely"
-        few = round(decided * int(lines.sum()))
-        told += f"; only {counted(few, 'line tells', 'lines tell')} the day from the month"
+    told += few
     if all(f.startswith("%Y-%m-%d") and "%p" not in f for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats
     return Guess("date_format", value, sure, told + ", and no other format does" * (not vague))
+
+
+def _deciding(values: pd.Series, lines: pd.Series) -> str:
+    """That so few lines tell the day from the month that they may be misspelt; "" if more do."""
+    decided = _readings_of(dict(zip(values, lines)))[2]
+    if not 0 < decided <= _FEW_DECIDE:
+        return ""
+    few = counted(round(decided * int(lines.sum())), "line tells", "lines tell")
+    return f"; only {few} the day from the month"
 
 # %% ../../nbs/01a_profiling.ipynb #5d0be39f
 _OFFSET = r":\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"

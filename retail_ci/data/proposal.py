@@ -1164,16 +1164,21 @@ def _without_total(found: Assignment, settings: DataConfig) -> Iterator[Reading]
             yield Reading(f"quantity × {name!r}, without {total.name!r}", other, hides=total.name)
 
 
+def _without_amount(found: Assignment, settings: DataConfig) -> Reading:
+    """What lines are worth by their prices alone."""
+    amount, price = found.chosen["revenue"].name, found.chosen["price"].name
+    columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
+    worth = "quantity × price" if "quantity" in found.chosen else f"one piece at {price!r}"
+    other = replace(settings, columns=columns)
+    return Reading(f"{worth}, without {amount!r}", other, hides=amount)
+
+
 def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]:
     """Other columns for what is not sure, and every status as a sale."""
     found = out.found
     doubted = {r: e for r, e in found.chosen.items() if e.sure == "unsure"}
     if {"price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
-        amount, price = found.chosen["revenue"].name, found.chosen["price"].name
-        columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
-        other = replace(settings, columns=columns)
-        worth = "quantity × price" if "quantity" in found.chosen else f"one piece at {price!r}"
-        yield Reading(f"{worth}, without {amount!r}", other, hides=amount)
+        yield _without_amount(found, settings)
     if settings.basket:
         yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:

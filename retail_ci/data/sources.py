@@ -1338,7 +1338,7 @@ _NO_TABLES = (  # what files begin with that hold no table as it is read here
         rb"\s*\[?\s*\{\s*\"",
         "JSON",
         "Write it as a table, with Python: import pandas as pd; "
-        "pd.read_json({name!r}{how}).to_csv('sales.csv', index=False).",
+        "pd.read_json({name!r}{how}).to_csv('table.csv', index=False).",
     ),
 )
 _BOOKS = (b"PK", b"\xd0\xcf\x11\xe0")  # how workbooks begin, of today and of 1997
