@@ -652,6 +652,26 @@ def _shares(names: list[str], workers: int) -> list[list[str]]:
     return [names] if workers < 2 or len(names) < 2 else [names[:1], names[1:]]
 
 
+def _measure_each(
+    models: Mapping[str, Any],
+    data: Interactions,
+    products: pd.DataFrame | None,
+    truth: dict[str, sp.csr_matrix],
+    k: int,
+    progress: Callable[[str, int, int], None] | None,
+    names: Sequence[str],
+) -> tuple[dict, dict, dict]:
+    """Fit and measure some of the models: scores and reach of each, and what settings it has."""
+    scores: dict[str, dict] = {task: {} for task in TASKS}
+    reach: dict[str, dict] = {task: {} for task in TASKS}
+    kinds = _categories(data, products)
+    for i, name in enumerate(names):
+        if progress:
+            progress(name, i, len(names))
+        measure(name, models[name].fit(data, products), truth, k, scores, reach, kinds)
+    return scores, reach, settings_of({name: models[name] for name in names})
+
+
 def _joined(parts: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
     """What several processes found, under the same keys."""
     return {key: {n: v for part in parts for n, v in part[key].items()} for key in parts[0]}
@@ -723,17 +743,7 @@ def evaluate(
     models = {name: _in_our_manner(name, model, train) for name, model in models.items()}
     every = relevant_products(data, test)
     truth = _sampled(every, _MOST_MEASURED)
-    kinds = _categories(data, products)
-
-    def measured(names: Sequence[str]) -> tuple[dict, dict, dict]:
-        scores: dict[str, dict] = {task: {} for task in TASKS}
-        reach: dict[str, dict] = {task: {} for task in TASKS}
-        for i, name in enumerate(names):
-            if progress:
-                progress(name, i, len(names))
-            measure(name, models[name].fit(data, products), truth, k, scores, reach, kinds)
-        return scores, reach, settings_of({name: models[name] for name in names})
-
+    measured = functools.partial(_measure_each, models, data, products, truth, k, progress)
     parts = _shares(list(models), 1 if progress else workers)
     found = side_by_side([functools.partial(measured, names) for names in parts], len(parts))
     scores, reach, told = map(_joined, zip(*found))
