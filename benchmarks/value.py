@@ -44,8 +44,8 @@ from retail_ci.customers.lifetime_value import (
     customer_lifetime_value,
     forecast_value,
     interval_coverage,
-    simulate,
 )
+from retail_ci.customers.purchase_model import simulate
 from retail_ci.customers.segmentation import CustomerSegmentation
 
 CUTS = (90, 135, 180)

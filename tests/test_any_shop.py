@@ -19,7 +19,8 @@ from retail_ci.core.config import load_config
 from retail_ci.core.runs import Run
 from retail_ci.export.campaigns import write_campaigns
 from retail_ci.export.powerbi import MEASURES, export_powerbi
-from retail_ci.report.pages import PAGES, facts_of, segment_pages
+from retail_ci.report.page_parts import facts_of
+from retail_ci.report.pages import PAGES, segment_pages
 
 SETTINGS = dict(
     deadline=None,

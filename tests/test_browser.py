@@ -19,7 +19,8 @@ from conftest import PATIENCE
 from retail_ci.core.formats import amount, count, money, share, use_locale
 from retail_ci.report import shop_facts
 from retail_ci.report.finishing import _pack
-from retail_ci.report.pages import PAGES, facts_of, glossary
+from retail_ci.report.page_parts import facts_of, glossary
+from retail_ci.report.pages import PAGES
 
 CHROMIUM = next(
     (

@@ -33,7 +33,8 @@ from retail_ci.export.ledger import (
 )
 from retail_ci.export.measure import measure_campaign, measure_wave, read_lists
 from retail_ci.export.targeting import target_customers, wave_of_lists
-from retail_ci.report.pages import Facts, _measured_waves
+from retail_ci.report.offer_pages import _measured_waves
+from retail_ci.report.page_parts import Facts
 
 PEOPLE = [f"c{i:05d}" for i in range(20_000)]
 DRAW = """

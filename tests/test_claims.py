@@ -13,30 +13,24 @@ import pytest
 from retail_ci.core.config import GoalsConfig
 from retail_ci.core.errors import RunError
 from retail_ci.core.show import pyplot
-from retail_ci.report import pages
+from retail_ci.report import offer_pages
+from retail_ci.report.customer_pages import _bought_before_then
 from retail_ci.report.dashboard import _plot_dashboard
 from retail_ci.report.definitions import DEFINITIONS
-from retail_ci.report.pages import (
-    PAGES,
-    Facts,
-    _bought_before_then,
-    _effect,
-    _hit_sentence,
-    _story,
-    _trend,
-    _worth_line,
+from retail_ci.report.first_screen import (
     days_looked_at,
-    facts_of,
     figure_cards,
     goal_lines,
     monday_cards,
     offers_line,
-    segment_pages,
     slipping_line,
     source_line,
     what_to_do,
-    write_pages,
 )
+from retail_ci.report.offer_pages import _effect, _hit_sentence
+from retail_ci.report.page_parts import Facts, facts_of
+from retail_ci.report.pages import PAGES, _story, _worth_line, segment_pages, write_pages
+from retail_ci.report.sales_pages import _trend
 from retail_ci.report.segment_facts import bought_before_month_end, segment_facts
 from retail_ci.report.shop_facts import goal_facts, list_files, offer_facts, product_facts
 
@@ -355,9 +349,9 @@ def test_what_a_letter_brings_is_never_rounded_to_nothing(tmp_path, monkeypatch)
     wave = {"name": "may", "so_far": False, "treated": 90, "control": 10, "effect": 0.0034}
     wave |= {"low": -0.0011, "high": 0.0079, "profit": -0.3, "profit_low": -0.7, "profit_high": 0.1}
     history = {"measured": [wave], "targets": None, "refused": None}
-    monkeypatch.setattr(pages, "campaign_history", lambda run_dir: history)
+    monkeypatch.setattr(offer_pages, "campaign_history", lambda run_dir: history)
     facts = Facts(tmp_path, insights={"currency": "€"})
-    made = "".join(pages._measured_waves(facts))
+    made = "".join(offer_pages._measured_waves(facts))
     assert "€0.0034 <small>(−€0.0011 to €0.01)" in made
     assert "−€0.30 <small>(−€0.70 to €0.10)" in made
 
@@ -789,7 +783,7 @@ def test_a_page_reads_the_tables_of_a_run_once(tmp_path, monkeypatch):
     read = []
     for name in ("product_facts", "offer_facts", "campaign_metrics"):
         monkeypatch.setattr(
-            f"retail_ci.report.pages.{name}", lambda run, name=name: read.append(name) or {}
+            f"retail_ci.report.page_parts.{name}", lambda run, name=name: read.append(name) or {}
         )
     (tmp_path / "stage").mkdir()
     write_pages(

@@ -21,7 +21,7 @@ from retail_ci.data.plausibility import FLAGS, covered_span
 from retail_ci.data.profiling import check_source
 from retail_ci.data.proposal import closing, examine
 from retail_ci.data.sources import open_source
-from retail_ci.report.pages import doubts_line
+from retail_ci.report.first_screen import doubts_line
 
 ROOT = Path(__file__).parents[1]
 CASES = next((p / "shared/cases" for p in ROOT.parents if (p / "shared/cases").is_dir()), None)

@@ -26,7 +26,9 @@ from retail_ci.core.formats import (
     share,
     use_locale,
 )
-from retail_ci.report.pages import PAGES, facts_of, figure_cards
+from retail_ci.report.first_screen import figure_cards
+from retail_ci.report.page_parts import facts_of
+from retail_ci.report.pages import PAGES
 
 NBSP = "\u00a0"  # no-break space
 THIN = "\u202f"  # narrow no-break space

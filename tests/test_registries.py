@@ -44,15 +44,8 @@ from retail_ci.recommend.candidates import CandidateModels, build_features
 from retail_ci.recommend.interactions import interactions
 from retail_ci.report import site
 from retail_ci.report.charts import colour_of
-from retail_ci.report.pages import (
-    PAGES,
-    Facts,
-    ReportPage,
-    glossary,
-    pages_for,
-    read_on,
-    search_entries,
-)
+from retail_ci.report.page_parts import Facts, glossary
+from retail_ci.report.pages import PAGES, ReportPage, pages_for, read_on, search_entries
 from retail_ci.serve.drift import compare
 
 LINES = kept(sales(days=120))

@@ -19,6 +19,7 @@ from retail_ci.core.config import load_config
 from retail_ci.core.errors import ConfigError, RunError
 from retail_ci.report import charts, finishing, shop_facts, site
 from retail_ci.report import pages as pages_room
+from retail_ci.report.page_parts import box_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 DOT = base64.b64decode(
@@ -182,9 +183,9 @@ def test_columns_of_numbers_stand_to_the_right():
         "<table><tr><th>id</th><th>spend</th><th>name</th></tr><tr><td>00012</td>"
         "<td>€1,204.50</td><td>Ann</td></tr><tr><td>7</td><td>–</td><td>12</td></tr></table>"
     )
-    assert re.findall(r'<th class="number">(\w+)', pages_room.box_tables(table)) == ["spend"]
+    assert re.findall(r'<th class="number">(\w+)', box_tables(table)) == ["spend"]
     uneven = "<table><tr><th colspan=2>x</th></tr><tr><td>1</td><td>2</td></tr></table>"
-    assert "number" not in pages_room.box_tables(uneven)
+    assert "number" not in box_tables(uneven)
 
 
 def test_a_page_opens_with_its_results_and_says_what_it_is(tmp_path):

@@ -27,7 +27,8 @@ from retail_ci.data.sources import open_source
 from retail_ci.data.synthetic import generate
 from retail_ci.export.powerbi import export_powerbi
 from retail_ci.export.star_schema import TABLES
-from retail_ci.report.pages import PAGES, Facts
+from retail_ci.report.page_parts import Facts
+from retail_ci.report.pages import PAGES
 
 ROOT = Path(__file__).parents[1]
 CASES = next((p / "shared/cases" for p in ROOT.parents if (p / "shared/cases").is_dir()), None)

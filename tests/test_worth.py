@@ -17,31 +17,33 @@ from retail_ci.core.errors import DataError
 from retail_ci.customers.features import epoch_day
 from retail_ci.customers.forecasts import ChanceCalibration, GapCurve
 from retail_ci.customers.lifetime_value import (
-    HORIZONS,
     HiddenWindows,
-    PurchaseModel,
-    Rows,
-    SpendModel,
     _forecast_visits,
     _visit_columns,
     _VisitCurves,
     _VisitForecast,
-    bootstrap,
     customer_lifetime_value,
-    customer_worth,
-    expected_visits,
     fit_both,
     forecast_value,
     gain_of_leaving,
-    histories,
     hold_out,
+    visits_between,
+    with_answers,
+    with_forecast,
+)
+from retail_ci.customers.purchase_model import (
+    HORIZONS,
+    PurchaseModel,
+    Rows,
+    SpendModel,
+    bootstrap,
+    customer_worth,
+    expected_visits,
+    histories,
     p_alive,
     p_visit,
     purchase_likelihood,
     simulate,
-    visits_between,
-    with_answers,
-    with_forecast,
 )
 
 lifetimes = pytest.mark.skipif(

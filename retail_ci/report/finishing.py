@@ -29,7 +29,8 @@ from ..core.formats import decimal
 from ..core.show import pyplot, use_style
 from .charts import charts_of
 from .dashboard import _month_panel
-from .pages import PAGES, ReportPage, _anchor, facts_of, glossary, search_entries
+from .page_parts import anchor_of, facts_of, glossary
+from .pages import PAGES, ReportPage, search_entries
 from .shop_facts import list_files
 
 # %% auto #0
@@ -871,7 +872,7 @@ _NO_TERM = re.compile(r"(<(?:a|code)\b.*?</(?:a|code)>|<[^>]+>)", re.S)  # links
 
 def _terms_of(words: Iterable[str]) -> dict[str, str]:
     """How the words of the glossary stand in a sentence: the word, and its address."""
-    named = {word: _anchor(word) for word in words if word not in _ORDINARY}
+    named = {word: anchor_of(word) for word in words if word not in _ORDINARY}
     small = {w[0].lower() + w[1:]: a for w, a in named.items() if w[1:2].islower()}
     return named | small
 

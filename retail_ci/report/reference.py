@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from .pages import html_table, raw
+from .page_parts import html_table, raw
 
 # %% auto #0
 __all__ = ['parse', 'names_in', 'described', 'describe', 'explained_in', 'module_page', 'write_reference']

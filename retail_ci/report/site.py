@@ -33,19 +33,10 @@ import yaml
 from ..core.errors import ConfigError, RetailError, RunError, one_line, require_extra
 from ..core.formats import use_locale
 from ..core.runs import check_run, staging
-from . import pages as report_pages
+from . import first_screen
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
-from retail_ci.report.pages import (
-    AUDIENCES,
-    box_tables,
-    facts_of,
-    html_table,
-    page_text,
-    pages_for,
-    raw,
-    segment_pages,
-    write_pages,
-)
+from .page_parts import box_tables, facts_of, html_table, page_text, raw
+from .pages import AUDIENCES, pages_for, segment_pages, write_pages
 from .reference import names_in, parse, write_reference
 from .shop_facts import customers_to_hide
 
@@ -807,10 +798,10 @@ def _notebooks_page(stage: Path, names: list[str]) -> str:
 
 # %% ../../nbs/10d_site.ipynb #a28f6a61
 def _text_of(cell: Mapping) -> str:
-    """The text of a cell; of code that prints what a function of the pages says, that text."""
+    """The text of a cell; of code that prints what a function of the home page says, that."""
     text = "".join(cell["source"]).strip()
     called = re.fullmatch(r"print\((\w+)\(\)\)", text)
-    return getattr(report_pages, called[1])() if called else text
+    return getattr(first_screen, called[1])() if called else text
 
 
 def _start_page(notebook: Path) -> str:
@@ -1395,7 +1386,8 @@ _MOVED: dict[str, str] = {  # a page's old name, its new one
     "04h_recommender": "04k_hybrid",
     "08_export": "08_star_schema",
     "09a_lists": "09_batch_lists",
-    "09aa_charts": "10_charts",
+    "09aa_charts": "09e_charts",
+    "10_charts": "09e_charts",
     "09ab_pages": "10a_pages",
     "09b_site": "10d_site",
     "09_pipeline": "11d_runner",
