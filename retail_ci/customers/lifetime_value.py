@@ -1607,4 +1607,4 @@ def _rules_words(table: pd.DataFrame, used: int) -> str:
         return (
             said + f"Closer than the model there, in every shop: {', '.join(closer[closer].index)}."
         )
-    return said + "None was closer there than the model in every shop, so none is taken."
+    return said + "No rule was closer there than the model in every shop, so none is taken."
