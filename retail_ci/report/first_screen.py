@@ -38,7 +38,7 @@ from retail_ci.report.claims import (
 )
 from .customer_pages import nobody_slipped, still_expected_line
 from .definitions import DEFINITIONS, printed, strip
-from .offer_pages import consent_notes, measured, no_offers
+from .offer_pages import consent_notes, no_offers
 from .page_parts import html_table, segment_cell, segment_page_name
 
 # %% auto #0
