@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -q -rs
 READY := $(VENV)/.ready
+# what a report needs is there before the rest: Spark, and what the work on the project takes
+REPORTS := $(if $(READY),$(VENV)/.reports)
 READER := .model-reader
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
@@ -18,7 +20,7 @@ help: ## say what can be done
 
 env: $(READY) ## the environment alone, as every other target makes it first
 
-report: $(READY) ## environment, data, the whole chain, figures, metrics, Power BI tables, the site
+report: $(REPORTS) ## environment, data, the whole chain, figures, metrics, Power BI tables, the site
 	@$(BIN)/retail-ci run --publish
 	@$(BIN)/retail-ci site
 
@@ -28,7 +30,7 @@ test: $(READY) ## environment, then nbdev_test and pytest
 
 model-reader: $(READER)/.ready ## readers that tests use: of Power BI models, of OpenAPI (146 MB)
 
-site: $(READY) ## the site alone, from the current run
+site: $(REPORTS) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
 
 BENCHMARKS := chain features segmentation recommenders recommend_scale campaigns targeting value \
@@ -92,18 +94,23 @@ clean: ## remove the environment, all runs, the site and build products
 
 # The environment: every extra, the locked versions. Made anew when one of these files changes, and
 # when the folder was moved: the programs in it hold the folder's path.
-ifneq ($(wildcard $(READY)),)
+ifneq ($(wildcard $(VENV)/.reports),)
 ifneq ($(shell grep -sqF "$$(cd $(BIN) && pwd -P)/" $(BIN)/retail-ci && echo here),here)
-.PHONY: $(READY)
+.PHONY: $(VENV)/.reports
 endif
 endif
 OLD_PYTHON := 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
   f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; " \
   "run make PYTHON=python3.11 (or newer).")'
-$(READY): settings.ini setup.py constraints.txt
+$(VENV)/.reports: settings.ini setup.py constraints.txt
 	@$(PYTHON) -c $(OLD_PYTHON)
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
+	@.ci/install $(VENV) --constraint constraints.txt --editable '.[chain,mlops,excel,sql,fast]'
+	@touch $@
+
+$(READY): $(REPORTS)
+	@echo "Completing $(VENV) (once) ..."
 	@.ci/install $(VENV) --constraint constraints.txt --editable '.[all]'
 	@# once more, so that its programs replace nbdev's of the same names
 	@.ci/install $(VENV) --no-deps --force-reinstall --editable .

@@ -655,7 +655,8 @@ def test_make_sets_a_moved_environment_up_anew(tmp_path):
     here = tmp_path.rename(tmp_path.parent / "a place")
     (here / ".venv/bin").mkdir(parents=True)
     (here / ".venv/bin/retail-ci").write_text(f"#!{here}/.venv/bin/python\n")
-    (here / ".venv/.ready").touch()
+    for name in (".reports", ".ready"):
+        (here / ".venv" / name).touch()
     assert (
         "-m venv"
         not in subprocess.run(
