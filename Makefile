@@ -20,7 +20,7 @@ help: ## say what can be done
 
 env: $(READY) ## the environment alone, as every other target makes it first
 
-report: $(REPORTS) ## environment, data, the whole chain, figures, metrics, Power BI tables, the site
+report: $(REPORTS) ## environment, data, the chain, figures, metrics, Power BI tables, the site
 	@$(BIN)/retail-ci run --publish
 	@$(BIN)/retail-ci site
 
