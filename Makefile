@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say
 help: ## say what can be done
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
-env: $(READY) ## the environment alone, as every other target makes it first
+env: $(READY) ## the whole environment; report and site make the part that they need
 
 report: $(REPORTS) ## environment, data, the chain, figures, metrics, Power BI tables, the site
 	@$(BIN)/retail-ci run --publish
@@ -102,18 +102,20 @@ endif
 OLD_PYTHON := 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
   f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; " \
   "run make PYTHON=python3.11 (or newer).")'
+# once more, so that its programs replace nbdev's of the same names
+OURS := .ci/install $(VENV) --no-deps --force-reinstall --editable .
 $(VENV)/.reports: settings.ini setup.py constraints.txt
 	@$(PYTHON) -c $(OLD_PYTHON)
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@.ci/install $(VENV) --constraint constraints.txt --editable '.[chain,mlops,excel,sql,fast]'
+	@$(OURS)
 	@touch $@
 
 $(READY): $(REPORTS)
 	@echo "Completing $(VENV) (once) ..."
 	@.ci/install $(VENV) --constraint constraints.txt --editable '.[all]'
-	@# once more, so that its programs replace nbdev's of the same names
-	@.ci/install $(VENV) --no-deps --force-reinstall --editable .
+	@$(OURS)
 	@touch $@
 
 # An environment of its own: the project does not depend on it. See the file for licences.

@@ -12,6 +12,7 @@ import gc
 import inspect
 import io
 import os
+import shlex
 import socket
 import sys
 import tokenize
@@ -72,8 +73,9 @@ def _proposed(found: Any, out: str) -> str:
     from retail_ci.data.proposal import closing, proposal
 
     remarks = closing(found)  # which reads all lines, and may know more than the first rows told
+    tables = ("products", "customers")
     guesses = [
-        replace(g, value=_seen_from(g.value, out)) if g.key in ("products", "customers") else g
+        replace(g, value=_seen_from(g.value, out)) if g.key in tables and g.value else g
         for g in found.guesses
     ]
     return proposal(_seen_from(found.source, out), guesses, remarks)
@@ -360,7 +362,8 @@ def finished_run(
     use_locale(loaded.report.locale)
     current = find_root() / "runs" / loaded.name / "current"
     if not current.exists():
-        words = " ".join(["--config", config, *(f"--set {word}" for word in settings or [])])
+        given = [part for word in settings or [] for part in ("--set", word)]
+        words = shlex.join(["--config", config, *given])
         raise RunError(
             f"There is no finished run of {loaded.name!r} yet; run `retail-ci run {words}` first."
         )

@@ -17,7 +17,7 @@ from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
 from retail_ci.data.engines import connect
-from retail_ci.data.profiling import check_source
+from retail_ci.data.profiling import check_source, guess_numbers
 from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
 from retail_ci.data.related import examine_all
 from retail_ci.data.sources import open_source
@@ -1903,3 +1903,50 @@ def test_a_workbook_of_products_beside_the_log_is_joined(tmp_path):
     goods.to_excel(tmp_path / "products.xlsx", index=False)
     settings = examine_all(str(tmp_path / "log.csv")).settings()
     assert settings.keys == {"products": "ID"} and settings.products.endswith("products.xlsx")
+
+
+def test_a_table_whose_ids_meet_nobody_leaves_the_check_of_a_log_standing(tmp_path):
+    log, _ = _with_tables(tmp_path, "es", product="X{}")
+    (tmp_path / "shops").mkdir()
+    check(log, out=str(tmp_path / "shops/new.yaml"))
+    assert load_config(str(tmp_path / "shops/new.yaml")).data.products is None
+
+
+def test_a_neighbour_that_holds_no_table_leaves_the_check_of_a_log_standing(tmp_path, capsys):
+    log, _ = _with_tables(tmp_path, "es")
+    (tmp_path / "products.xls").write_text("<html><table><tr><td>P1</td></tr></table></html>")
+    (tmp_path / "customers.xlsx").write_text("customer_id,city\nC1,Ulm\n")
+    check(log)
+    assert "productos.csv" in capsys.readouterr().out
+
+
+def test_a_padded_status_is_proposed_without_its_blanks(tmp_path):
+    table = shop().assign(status="Complete  ")
+    table.loc[::10, "status"] = "Cancelled "
+    table.to_csv(tmp_path / "log.csv", index=False)
+    found = examine_all(str(tmp_path / "log.csv"))
+    closing(found)
+    (status,) = [g for g in found.guesses if g.key == "status"]
+    assert status.value == {"cancelled": ["Cancelled"]}
+
+
+@pytest.mark.parametrize(
+    "commas, value, sure", [(1, ".", "likely"), (1000, None, "ambiguous"), (0, ".", "sure")]
+)
+def test_one_misspelt_amount_among_a_million_does_not_hide_the_decimal_sign(commas, value, sure):
+    texts = ["4.50", "7,50"][: 1 + bool(commas)]
+    lines = pd.Series([1_000_000 - commas, commas][: len(texts)])
+    decimal = guess_numbers({"price": pd.Series(texts)}, {"price": lines})[0]
+    assert (decimal.value, decimal.sure) == (value, sure)
+
+
+def test_a_workbook_beside_a_log_in_a_code_page_is_joined(tmp_path):
+    log = shop().assign(size="Größe")
+    log.to_csv(tmp_path / "log.csv", index=False, encoding="cp1252")
+    goods = sorted(log["product_no"].unique())
+    table = pd.DataFrame({"product_no": goods, "category": "K", "description": goods})
+    table.to_excel(tmp_path / "products.xlsx", index=False)
+    guesses = examine_all(str(tmp_path / "log.csv")).guesses
+    (told,) = [g for g in guesses if g.key == "products"]
+    assert told.value.endswith("products.xlsx")
+    assert [g.value for g in guesses if g.key == "encoding"] == ["cp1252"]

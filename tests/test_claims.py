@@ -133,8 +133,8 @@ def test_a_card_counts_who_may_be_written_to_and_says_what_is_unproven():
     assert "446</data> of 711 customers can be written to" in card
     assert "212 have not agreed, 3 are suppressed, 50 are held back to compare" in card
     assert (
-        "41% of customers of this name bought within 30 days anyway in past months, and the group "
-        "held back is too small" in card
+        "41% of those who had this name at earlier month ends bought within 30 days anyway, and "
+        "the group held back is too small" in card
     )
     assert card.count("<h3>") == 1 and "To the list" in card
 
@@ -554,7 +554,7 @@ def test_nobody_slips_where_there_was_no_champion():
     normal = str(slipping_line(one | {"alerts": alerts}, "€"))
     assert "1 good customer slipped" in normal and "Begin with" not in normal
     alerts |= {"by_chance": 0.0, "chance_spread": 0.0}
-    assert "Begin with the one whose slip" in slipping_line(one | {"alerts": alerts}, "€")
+    assert "write first to the one whose slip" in slipping_line(one | {"alerts": alerts}, "€")
 
 
 @pytest.fixture

@@ -266,9 +266,10 @@ def pretend(program: Path) -> Path:
     return program
 
 
-def test_make_installs_the_project_after_nbdev():
+@pytest.mark.parametrize("target", ["env", "report"])
+def test_make_installs_the_project_after_nbdev(target):
     plan = subprocess.run(
-        ["make", "-n", "-B", "env"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     last = [line for line in plan.splitlines() if ".ci/install " in line][-1]
     assert "--no-deps --force-reinstall --editable ." in last

@@ -563,7 +563,7 @@ def reasons(old: pd.DataFrame, new: pd.DataFrame, latest: pd.Series, window_days
     """
     return pd.Series(
         [
-            f"last purchase {'yesterday' if days == 1 else f'{days} days ago'} "
+            f"last purchase {days} day{'' if days == 1 else 's'} ago "
             f"({was} a month before); {now or 'no'} "
             f"purchase{'' if now == 1 else 's'} in {window_days} days ({then} before)"
             for days, was, now, then in zip(

@@ -620,9 +620,14 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
 
 def _check_path(path: str | Path, what: str) -> None:
     """Refuse the name of a file that does not exist, and a file with nothing in it."""
-    file = Path(path)
+    from retail_ci.core.config import split_table
+
+    place, _ = split_table(str(path))
+    if "://" in place or place.startswith("package:"):
+        return
+    file = Path(place)
     wanted = "a file with a header and at least one row"
-    if not file.exists() and not glob.has_magic(str(path)):
+    if not file.exists() and not glob.has_magic(place):
         refuse(what, wanted, f"that {file} does not exist", "correct its name")
     if file.is_file() and not file.stat().st_size:
         refuse(what, wanted, f"that {file} is empty", "write it again")

@@ -277,6 +277,8 @@ def _guess_decimal(ends: dict[str, int], three: dict[str, int]) -> Guess:
         why = (
             f"{counted(points, 'value ends', 'values end')} like 4.50 and {count(commas)} like 4,50"
         )
+        if min(points, commas) <= _FEW_DECIDE * (points + commas):
+            return Guess("decimal", "." if points > commas else ",", "likely", why)
         return Guess("decimal", None, "ambiguous", why)
     if commas:
         why = f"{counted(commas, 'value looks', 'values look')} like 4,50, none like 4.50"

@@ -1463,8 +1463,8 @@ def _value_counts(column: Column, main: Source | None, most: int = 6) -> list[tu
     """The values of a column and how many lines have each, the most frequent first."""
     if main is None or column.name not in main.table.columns:
         return list(column.values.value_counts().items())
-    value = main.table[column.name].cast("string")
-    filled = value.notnull() & ~value.strip().isin(["", *MISSING_WORDS])
+    value = main.table[column.name].cast("string").strip()
+    filled = value.notnull() & ~value.isin(["", *MISSING_WORDS])
     counts = main.table.filter(filled).group_by(value=value).agg(n=ibis._.count())
     rows = counts.order_by([ibis.desc("n"), "value"]).limit(most).execute()
     return list(zip(rows["value"], rows["n"]))

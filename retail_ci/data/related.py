@@ -116,16 +116,17 @@ def _replace_encoding(out: Examination, table: Examination) -> None:
 def _other_layout(out: Examination, table: Examination) -> str:
     """What keeps a table from being read with the settings of the log."""
     mine, theirs = ({g.key: g.value for g in e.guesses} for e in (out, table))
-    if mine.get("delimiter") != theirs.get("delimiter"):
-        out.guesses = [g for g in out.guesses if g.key != "delimiter"]
-    for key in ("encoding", "header", "skip_rows"):
-        if key == "encoding" and (_plain(out) or _plain(table)):
-            if theirs.get(key):
-                _replace_encoding(out, table)
-        elif mine.get(key) != theirs.get(key):
+    is_text = "encoding" in mine and "encoding" in theirs  # a workbook has none, nor a delimiter
+    either = is_text and (_plain(out) or _plain(table))
+    for key in ("header", "skip_rows", *["encoding"] * (is_text and not either)):
+        if mine.get(key) != theirs.get(key):
             return (
                 f"but needs data.{key} {theirs.get(key)!r}, which holds for all tables of a config"
             )
+    if is_text and mine.get("delimiter") != theirs.get("delimiter"):
+        out.guesses = [g for g in out.guesses if g.key != "delimiter"]
+    if either and theirs["encoding"]:
+        _replace_encoding(out, table)
     return ""
 
 
@@ -346,10 +347,10 @@ def _siblings(out: Examination, most: int = 50) -> list[Examination]:
     )
     looked = []
     for file in beside[:most]:
-        names = {n.casefold() for n in _header(file)}
-        told = names & keys or _may_tell(file, names) or _book_of(file)
-        if told and names != {n.casefold() for n in out.found.columns}:
-            with contextlib.suppress(RetailError):
+        with contextlib.suppress(RetailError, OSError):
+            names = {n.casefold() for n in _header(file)}
+            told = names & keys or _may_tell(file, names) or _book_of(file)
+            if told and names != {n.casefold() for n in out.found.columns}:
                 looked.append(examine(str(folder / file.name)))
     return looked
 

@@ -535,7 +535,7 @@ def _once_each(rows: pd.DataFrame, what: str) -> pd.DataFrame:
     more = named["customer_id"][named["customer_id"].duplicated()]
     if len(more):
         found = f"{counted(len(more), 'line')} more, such as another of {more.iloc[0]!r}"
-        refuse(what, "one line for each customer", found, "delete the lines that are too many")
+        refuse(what, "one line for each customer", found, "delete the duplicate lines")
     if len(rows) and not len(named):
         refuse(what, "customers", "only lines without one", "check how it was made")
     return named

@@ -129,8 +129,8 @@ def _names_told(facts: Facts) -> str:
     told = "".join(f" {html.escape(name)}: {html.escape(why)}." for name, why in missing.items())
     true = five - len(missing)
     return (
-        f"<p>{count(true)} of the {count(five)} usual segment names {'is' if true == 1 else 'are'} "
-        f"true of this shop.{told}</p>"
+        f"<p>{count(true)} of the {count(five)} usual segment names "
+        f"{'fits' if true == 1 else 'fit'} this shop's customers.{told}</p>"
     )
 
 
@@ -158,7 +158,7 @@ def bought_before_line(facts: Facts, profile: Mapping) -> str:
     Returns
     -------
     str
-        A sentence; empty where its name says nothing of the kind.
+        A sentence; empty where its name does not say so, or nobody had bought before.
     """
     window = (facts.recipe.get("rfm") or {}).get("window_days") or 365
     found = {"segment": profile["segment"], "members": profile["customers"], "look_back": window}

@@ -307,7 +307,7 @@ def reachable(found: Mapping | None, customers: int) -> str:
     Returns
     -------
     str
-        A sentence.
+        HTML.
     """
     if found is None:
         return f"{counted(customers, 'customer')}; this run says nothing about consent."
@@ -331,12 +331,12 @@ def not_proven(found: Mapping | None, days: int) -> str:
     found : Mapping | None
         Of its campaign.
     days : int
-        In which customers were looked at.
+        Within which purchases were counted.
 
     Returns
     -------
     str
-        A sentence.
+        HTML.
     """
     rate = (found or {}).get("buys_anyway")
     if rate is None:
@@ -347,8 +347,8 @@ def not_proven(found: Mapping | None, days: int) -> str:
             "letter can bring nobody."
         )
     told = (
-        f"<b>Unproven:</b> that it works. {share(rate)} of customers of this name bought within "
-        f"{count(days)} days anyway in past months"
+        f"<b>Unproven:</b> that it works. {share(rate)} of those who had this name at earlier "
+        f"month ends bought within {count(days)} days anyway"
     )
     lift = (found or {}).get("smallest_lift")
     if lift is None:
@@ -463,7 +463,7 @@ def slipping_line(movement: Mapping, currency: str = "") -> Html:
     first = ""
     if beyond and rare:
         begin = "one" if rare == 1 else count(rare)
-        first = f" Begin with the {begin} whose slip is hard to explain by chance."
+        first = f" Of these, write first to the {begin} whose slip is hard to explain by chance."
     later = (
         f" and are expected to bring {money(alerts['value_90'], currency)} in the next 90 days"
         if alerts.get("value_90")

@@ -464,7 +464,7 @@ def frequent_reason(offer: Mapping) -> str:
     Returns
     -------
     str
-        HTML; empty without a reason.
+        HTML.
     """
     lists = f"{count(offer['told'])} of {count(offer['lists'])}"
     return f"{html.escape(offer['reason'])} ({lists})"

@@ -164,12 +164,12 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
         What happened, lines, share, revenue.
     """
     told = {
-        "kept": "Kept, and part of every number",
+        "kept": "Kept",
         "rejected": "Rejected, with a reason",
         "set_aside": "No sales by their status: cancelled, returned or pending",
         "collapsed": "Copies of another line, counted once",
-        "anonymous": "Kept, without a customer",
-        "returns": "Kept, a return",
+        "anonymous": "Of the kept: without a customer",
+        "returns": "Of the kept: returns",
     }
     fates = data.get("revenue_by_fate", {})
     total = data.get("rows_in") or 1
@@ -470,14 +470,14 @@ def smaller_categories(rows: Sequence[Mapping], currency: str) -> str:
     Parameters
     ----------
     rows : Sequence[Mapping]
-        All categories.
+        The categories that the table leaves out.
     currency : str
         The sign of money.
 
     Returns
     -------
     str
-        A paragraph; empty where the table has all.
+        A sentence that begins with a space; empty without such categories.
     """
     if not rows:
         return ""
