@@ -76,6 +76,15 @@ def test_a_draw_that_is_killed_leaves_the_whole_wave_or_none(tmp_path):
     assert False in seen
 
 
+def test_what_a_draw_left_that_was_killed_at_its_very_end_is_removed(tmp_path):
+    drawn = draw_wave(lists_of(), "w", tmp_path, day="2026-03-01", random_state=42).table
+    left = tmp_path / ".w-0123456789abcdef.part"
+    left.mkdir()
+    again = draw_wave(lists_of(), "w", tmp_path, day="2026-03-01", random_state=42).table
+    pd.testing.assert_frame_equal(again, drawn)
+    assert not left.exists()
+
+
 def test_two_draws_at_once_are_one_wave(tmp_path):
     words = [[sys.executable, "-c", DRAW, str(tmp_path), "w", str(seed)] for seed in (1, 2)]
     both = [subprocess.Popen(w, stdout=subprocess.PIPE, text=True) for w in words]

@@ -452,6 +452,7 @@ def draw_wave(
     plan = Wave(_check_name(wave), shop, start, days, whole, holdout, random_state, run, empty)
     place = Path(ledger)
     with _alone(place):
+        clear_staging(place)  # a process may be killed when its wave is there already
         if wave in _names(place):
             drawn = _read(place / f"{wave}.parquet")
             notes = [_about_earlier(drawn, plan, control)]
