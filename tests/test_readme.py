@@ -166,6 +166,10 @@ ELSEWHERE: dict[
     str, tuple[str, Callable[[], None]]
 ] = {  # pattern: the reason, and what is checked here
     r"make test": ("it would run this test", planned("test", "pytest")),
+    r"make env": (
+        "it asks a package index; test_wheel.py reads what it would do",
+        there("tests/test_wheel.py"),
+    ),
     r"\.ci/run": (
         "it would run this test",
         lambda: subprocess.run(["bash", "-n", ".ci/run"], cwd=ROOT, check=True),
