@@ -38,7 +38,7 @@ BENCHMARKS := chain features segmentation recommenders recommend_scale campaigns
 bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
 	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 
-soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, full disks; an hour
+soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, full disks
 # a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers
 # for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every
 # delicate export, two thousand flipped bits, each key of a run's facts changed, a full disk at each

@@ -266,7 +266,7 @@ def test_where_everybody_comes_no_group_is_to_be_won(tmp_path, rate, everybody):
     shop = write_metrics(tmp_path, segments={"profiles": rows}, campaigns=told)
     assert ("nobody is about to be lost" in page_of("customers", shop)) == everybody
     page = segment_pages(facts_of(shop))["segment-at-risk"].text(facts_of(shop))
-    assert "All customers of this name bought within 30 days anyway in past months" in page
+    assert "All who had this name at earlier month ends bought within 30 days anyway" in page
 
 
 def test_home_says_how_many_letters_and_where_to_begin():

@@ -343,8 +343,8 @@ def not_proven(found: Mapping | None, days: int) -> str:
         return "<b>Unproven:</b> that it brings anybody who would not have come anyway."
     if rate >= ALL_OF_THEM:
         return (
-            f"All customers of this name bought within {count(days)} days anyway in past months: a "
-            "letter can bring nobody."
+            f"All who had this name at earlier month ends bought within {count(days)} days "
+            "anyway: a letter can bring nobody."
         )
     told = (
         f"<b>Unproven:</b> that it works. {share(rate)} of those who had this name at earlier "
