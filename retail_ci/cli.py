@@ -492,7 +492,7 @@ def recommend(
             tell_step(f"lists: {done:,} of {total:,} customers", max(tenth - 1, 0), 10)
 
     try:
-        _, notes = recommend_run(
+        notes = recommend_run(
             run,
             out,
             customers,

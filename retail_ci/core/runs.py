@@ -33,9 +33,9 @@ from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'msgspec', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
-           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save', 'load',
-           'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run', 'check_table', 'Run',
-           'open_run', 'check_sensitive', 'clear_scratch']
+           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save',
+           'write_csv', 'load', 'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run',
+           'check_table', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -422,12 +422,7 @@ def save(value: Any, path: str | Path) -> Path:
         if path.suffix == ".parquet":
             value.to_parquet(part, index=False, compression="zstd")
         elif path.suffix == ".csv":
-            value.to_csv(
-                part,
-                index=False,
-                lineterminator="\n",
-                **({"quoting": 1} if _has_bare_cr(value) else {}),
-            )
+            write_csv(value, part)
         elif path.suffix == ".json":
             part.write_text(
                 json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -438,6 +433,22 @@ def save(value: Any, path: str | Path) -> Path:
         else:
             raise RunError(f"Cannot write {path.name}: artefacts are parquet, csv, json or npz.")
     return path
+
+
+def write_csv(table: Any, file: Any, header: bool = True) -> None:
+    """Write a table as CSV of the house: lines end with a line feed, without row numbers.
+
+    Parameters
+    ----------
+    table : Any
+        A DataFrame.
+    file : Any
+        A path, or a text file that is open for writing.
+    header : bool, default True
+        Whether the names of the columns stand first.
+    """
+    quoting = {"quoting": 1} if _has_bare_cr(table) else {}
+    table.to_csv(file, index=False, header=header, lineterminator="\n", **quoting)
 
 
 def _has_bare_cr(table: Any) -> bool:

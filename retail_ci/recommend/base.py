@@ -673,9 +673,69 @@ class Recommender(Storable):
         >>> model.recommend(["B"], k=1, block=["tea"])["product_id"].tolist()
         ['jam']
         """
-        return _recommend_table(
-            self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress
-        )
+        rules = make_rules(rules, options)
+        question = _ask(self, customers, k, exclude_purchased, rules, recent)
+        (table,) = _list_parts(question, self.base_, progress=progress)
+        return table
+
+    def recommend_parts(
+        self,
+        customers: Sequence[str] | str | None = None,
+        k: int = 10,
+        exclude_purchased: bool = False,
+        rules: Rules | None = None,
+        *,
+        size: int = 20_480,
+        recent: pd.DataFrame | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> Iterator[pd.DataFrame]:
+        """Recommend as `recommend` does, one table after another.
+
+        The lists of a large base need more memory than the model; here only one table of them
+        is held at a time. Together the tables are what `recommend` returns.
+
+        Parameters
+        ----------
+        customers : Sequence[str] | str | None, default None
+            Ids; everyone whom the model knows if left out.
+        k : int, default 10
+            Products per customer.
+        exclude_purchased : bool, default False
+            Whether only products are offered that the customer has not bought yet.
+        rules : Rules | None, default None
+            What may stand on a list.
+        size : int, default 20480
+            Customers of a table.
+        recent : DataFrame of shape (n_lines, n_columns) or None, default None
+            Purchases since the model was fitted: customer_id, product_id, perhaps date.
+        progress : Callable[[int, int], None] | None, default None
+            Called with customers done and customers in all.
+        **options : Any
+            Single rules, in place of `rules` or over it: `block=["P0012"]`.
+
+        Returns
+        -------
+        Iterator of DataFrame of shape (at most size * k, 6)
+            As `recommend` returns, at least one; `attrs["notes"]` of the last has all there is to
+            say.
+
+        Raises
+        ------
+        DataError
+            As `recommend`, before the first table.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> [len(table) for table in model.recommend_parts(k=2, size=1)]
+        [2, 2]
+        """
+        rules = make_rules(rules, options)
+        question = _ask(self, customers, k, exclude_purchased, rules, recent)
+        return _list_parts(question, self.base_, check_k(size, "size"), progress)
 
 # %% ../../nbs/04c_base.ipynb #1a45f4c1
 def model_class(name: str) -> type[Recommender]:
@@ -1233,22 +1293,35 @@ class Lists:
     reasons: np.ndarray  # why
 
 # %% ../../nbs/04c_base.ipynb #12df81a5
-def _recommend_table(
+@dataclass
+class _Question:
+    """A question that was checked: whom to answer, by what, with which rules."""
+
+    customers: pd.Index  # each once, in the order asked
+    answerers: list[tuple[Recommender, bool, np.ndarray]]  # from _answerers
+    width: int  # length of a list
+    exclude_purchased: bool
+    limits: Limits
+    blocked: sp.csr_matrix | None
+    notes: list[str]  # about the question
+    odd: list[str]  # about the new baskets
+
+
+def _ask(
     model: Recommender,
-    customers: Sequence[str] | str | None,
+    customers: Sequence[str] | pd.DataFrame | str | None,
     k: int,
     exclude_purchased: bool,
     rules: Rules,
     recent: pd.DataFrame | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> pd.DataFrame:
-    """Answer known customers with the model and the others with what is popular now.
+) -> _Question:
+    """Check a question; raise `DataError` for one that cannot be answered.
 
     Parameters
     ----------
     model : Recommender
         A fitted model.
-    customers : Sequence[str] | str | None
+    customers : Sequence[str] | pd.DataFrame | str | None
         Ids; None means everyone.
     k : int
         Length of a list.
@@ -1258,13 +1331,11 @@ def _recommend_table(
         What may stand on a list.
     recent : pd.DataFrame | None, default None
         New purchases: customer_id, product_id, perhaps date.
-    progress : Callable[[int, int], None] | None, default None
-        Called with customers done and customers in all.
 
     Returns
     -------
-    pd.DataFrame
-        customer_id, product_id, score, rank, method, reason.
+    _Question
+        For `_answer`.
     """
     if not hasattr(model, "data_"):
         raise DataError("This model has not been fitted; call fit(transactions) first.")
@@ -1278,34 +1349,84 @@ def _recommend_table(
     if rules.include_sensitive:
         model = _twin(model, sensitive_=None)
     width = min(k, len(data.product_ids))
-    done = 0
     if k > width:
         notes.append(f"k is {k}, and the catalogue ends after {counted(width, 'product')}.")
+    fresh = baskets[baskets["customer_id"].isin(once)]
+    answerers = list(_answerers(model, once, fresh))
+    return _Question(once, answerers, width, exclude_purchased, limits, blocked, notes, odd)
+
+
+def _answer(
+    question: _Question, some: slice, progress: Callable[[int], None] | None = None
+) -> Lists:
+    """Answer some of the customers: known ones with the model, others with what is popular now."""
+    customers = question.customers[some]
+    shape = (len(customers), question.width)
     lists = Lists(
-        np.full((len(once), width), -1, np.int32),
-        np.zeros((len(once), width), np.float32),
-        *(np.full((len(once), width), "", dtype=object) for _ in "ab"),
+        np.full(shape, -1, np.int32),
+        np.zeros(shape, np.float32),
+        *(np.full(shape, "", dtype=object) for _ in "ab"),
     )
-    for answering, known, places in _answerers(
-        model, once, baskets[baskets["customer_id"].isin(once)]
-    ):
-        tell = None if progress is None else lambda n, done=done: progress(done + n, len(once))
+    done = 0
+    blocked = question.blocked
+    for answering, known, everywhere in question.answerers:
+        first, last = np.searchsorted(everywhere, (some.start, some.stop))
+        places = everywhere[first:last]
+        if not len(places):
+            continue
+        tell = None if progress is None else lambda n, done=done: progress(done + n)
         _answer_part(
             answering,
             known,
-            once,
-            places,
-            limits,
+            customers,
+            places - some.start,
+            question.limits,
             None if blocked is None else blocked[places],
-            exclude_purchased,
+            question.exclude_purchased,
             lists,
             tell,
         )
         done += len(places)
-    short = (lists.best < 0).any(axis=1)
-    if short.any():
-        notes += _why_short(once, lists.best, limits, blocked, exclude_purchased)
-    return _long_table(data, once, lists, notes + odd)
+    return lists
+
+
+def _list_parts(
+    question: _Question,
+    data: Interactions,
+    size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Lists as long tables, so many customers at a time.
+
+    Parameters
+    ----------
+    question : _Question
+        From `_ask`.
+    data : Interactions
+        Knows the product ids.
+    size : int | None, default None
+        Customers of a table; all of them if left out.
+    progress : Callable[[int, int], None] | None, default None
+        Called with customers done and customers in all.
+
+    Yields
+    ------
+    pd.DataFrame
+        As `Recommender.recommend` returns; the last one with all there is to say.
+    """
+    total = len(question.customers)
+    step = size or max(total, 1)
+    lengths = np.zeros(total, np.int32)
+    for start in range(0, max(total, 1), step):
+        some = slice(start, min(start + step, total))
+        tell = None if progress is None else lambda n, start=start: progress(start + n, total)
+        lists = _answer(question, some, tell)
+        lengths[some] = (lists.best >= 0).sum(axis=1)
+        table = _long_table(data, question.customers[some], lists)
+        table.attrs["notes"] = []
+        if some.stop == total:
+            table.attrs["notes"] = [*question.notes, *_why_short(question, lengths), *question.odd]
+        yield table
 
 
 def _answerers(
@@ -1437,35 +1558,26 @@ def _popular_reasons(model: Recommender, customers: pd.Index, best: np.ndarray) 
     )
 
 # %% ../../nbs/04c_base.ipynb #31342121
-def _why_short(
-    customers: pd.Index,
-    best: np.ndarray,
-    limits: Limits,
-    blocked: sp.csr_matrix | None,
-    exclude_purchased: bool,
-) -> list[str]:
+def _why_short(question: _Question, lengths: np.ndarray) -> list[str]:
     """Explain lists that are shorter than asked.
 
     Parameters
     ----------
-    customers : pd.Index
-        Whom the answer is for.
-    best : np.ndarray
-        Columns, -1 where a list ends.
-    limits : Limits
-        Rules for everybody.
-    blocked : sp.csr_matrix | None
-        Rules for some.
-    exclude_purchased : bool
-        Whether bought products were left out.
+    question : _Question
+        Whom the answer is for, and the rules.
+    lengths : np.ndarray
+        Lines of each customer's list.
 
     Returns
     -------
     list[str]
-        One or two sentences.
+        Nothing, or one or two sentences.
     """
-    size = (best >= 0).sum(axis=1)
-    short = size < best.shape[1]
+    short = lengths < question.width
+    if not short.any():
+        return []
+    limits = question.limits
+    blocked = question.blocked
     causes = []
     if limits.allowed is not None:
         causes.append(
@@ -1476,24 +1588,23 @@ def _why_short(
         causes.append(f"a category may take {counted(limits.cap, 'line')}")
     if blocked is not None and np.diff(blocked.indptr)[short].any():
         causes.append("some products are blocked for these customers")
-    if exclude_purchased:
+    if question.exclude_purchased:
         causes.append("the customers have bought everything else")
     why = "; ".join(causes) or "the catalogue ends"
     notes = [
-        f"{counted(short.sum(), 'list is', 'lists are')} shorter than {best.shape[1]} "
-        f"(the shortest has {counted(size.min(), 'line')}): {why}."
+        f"{counted(short.sum(), 'list is', 'lists are')} shorter than {question.width} "
+        f"(the shortest has {counted(lengths.min(), 'line')}): {why}."
     ]
-    if not size.min():
+    if not lengths.min():
+        nothing = question.customers[lengths == 0]
         notes.append(
-            f"{counted((size == 0).sum(), 'customer receives', 'customers receive')} no line: "
-            f"{listed(customers[size == 0])}."
+            f"{counted(len(nothing), 'customer receives', 'customers receive')} no line: "
+            f"{listed(nothing)}."
         )
     return notes
 
 
-def _long_table(
-    data: Interactions, customers: pd.Index, lists: Lists, notes: list[str]
-) -> pd.DataFrame:
+def _long_table(data: Interactions, customers: pd.Index, lists: Lists) -> pd.DataFrame:
     """Lists as one long table, a row per customer and rank.
 
     Parameters
@@ -1504,8 +1615,6 @@ def _long_table(
         A list each.
     lists : Lists
         What stands on them.
-    notes : list[str]
-        What was odd about the question.
 
     Returns
     -------
@@ -1524,11 +1633,9 @@ def _long_table(
             "reason": lists.reasons.ravel()[there],
         }
     )
-    table = table.astype(
+    return table.astype(
         {"customer_id": "str", "product_id": "str", "method": "str", "reason": "str"}
     )
-    table.attrs["notes"] = notes
-    return table
 
 # %% ../../nbs/04c_base.ipynb #e2830a43
 _RECORDS = {c.__name__: c for c in (Shelf, Segments)}  # plain records that a model may hold

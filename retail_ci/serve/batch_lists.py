@@ -5,17 +5,20 @@
 # %% ../../nbs/09_batch_lists.ipynb #14d0ab91
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow.parquet import ParquetWriter
 
 from ..core.config import Config
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count, counted, read_id
-from ..core.runs import Run, atomic_write, save
+from ..core.runs import Run, atomic_write, save, write_csv
 from ..customers.segment_profiles import score_customers
 from ..customers.segmentation import load_model
 from ..data.frames import as_ids
@@ -221,23 +224,62 @@ def _check_out(path: str | Path) -> Path:
     return file
 
 
-def _write_lists(lists: pd.DataFrame, path: str | Path) -> Path:
-    """Write lists as CSV or parquet.
+_COLUMNS = {
+    "customer_id": pa.string(),
+    "product_id": pa.string(),
+    "score": pa.float64(),
+    "rank": pa.int64(),
+    "method": pa.string(),
+    "reason": pa.string(),
+}  # of a list from `recommend`, with their types in parquet
+
+
+def _write_lists(
+    tables: Iterable[pd.DataFrame], path: str | Path, columns: Mapping[str, Any] = _COLUMNS
+) -> int:
+    """Write tables one below the other, holding one at a time.
 
     Parameters
     ----------
-    lists : pd.DataFrame
-        From `recommend`.
+    tables : Iterable[pd.DataFrame]
+        Lists of some customers each.
     path : str | Path
-        .csv or .parquet.
+        .csv or .parquet; its place is taken only when all is written.
+    columns : Mapping[str, Any], optional
+        What is written, with the types in parquet.
 
     Returns
     -------
-    Path
-        The file.
+    int
+        Rows.
     """
     file = _check_out(path)
-    return save(escape_formulas(lists) if file.suffix == ".csv" else lists, file)
+    rows = 0
+    with atomic_write(file) as part:
+        append = _csv_writer if file.suffix == ".csv" else _parquet_writer
+        with append(part, columns) as write:
+            for table in tables:
+                write(table)
+                rows += len(table)
+    return rows
+
+
+@contextmanager
+def _parquet_writer(part: Path, columns: Mapping[str, Any]) -> Iterator[Callable]:
+    """A function that adds a table to a parquet file."""
+    schema = pa.schema(list(columns.items()))
+    with ParquetWriter(part, schema, compression="zstd") as writer:
+        yield lambda table: writer.write_table(
+            pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+        )
+
+
+@contextmanager
+def _csv_writer(part: Path, columns: Mapping[str, Any]) -> Iterator[Callable]:
+    """A function that adds a table to a CSV file, without what a spreadsheet would run."""
+    with part.open("w", encoding="utf-8", newline="") as file:
+        write_csv(pd.DataFrame(columns=list(columns)), file)
+        yield lambda table: write_csv(escape_formulas(table[list(columns)]), file, header=False)
 
 # %% ../../nbs/09_batch_lists.ipynb #2a41a937
 def _run_model(run: Run) -> Recommender:
@@ -273,7 +315,7 @@ def recommend_run(
     recent: str = "",
     progress: Callable[[int, int], None] | None = None,
     **rules: Any,
-) -> tuple[pd.DataFrame, list[str]]:
+) -> list[str]:
     """Lists from the model of a run into a file.
 
     Parameters
@@ -297,8 +339,8 @@ def recommend_run(
 
     Returns
     -------
-    tuple[pd.DataFrame, list[str]]
-        The lists, and what there is to say about them.
+    list[str]
+        What there is to say about them.
     """
     file = _check_out(out)
     data = run.config.data
@@ -309,7 +351,7 @@ def recommend_run(
         if "date" in baskets:
             baskets["date"] = as_dates(baskets["date"], data.timezone)
     model = _run_model(run)
-    lists = model.recommend(
+    tables = model.recommend_parts(
         who,
         k or run.config.recommender.k,
         exclude_purchased,
@@ -317,25 +359,27 @@ def recommend_run(
         recent=baskets,
         progress=progress,
     )
-    notes = model.notes_ + lists.attrs["notes"]
-    _write_lists(lists, file)
-    return lists, [
-        *notes,
-        f"{counted(lists['customer_id'].nunique(), 'customer')}, "
-        f"{counted(len(lists), 'line')}: {file}",
-    ]
+    notes = list(model.notes_)
+    customers_done = 0
+
+    def counted_tables() -> Iterator[pd.DataFrame]:
+        """Hand each table on, and keep what it says."""
+        nonlocal customers_done
+        for table in tables:
+            customers_done += table["customer_id"].nunique()
+            notes.extend(table.attrs["notes"])
+            yield table
+
+    rows = _write_lists(counted_tables(), file)
+    return [*notes, f"{counted(customers_done, 'customer')}, {counted(rows, 'line')}: {file}"]
 
 # %% ../../nbs/09_batch_lists.ipynb #baf56680
-_LINE = [
-    "customer_id",
-    "product_id",
-    "score",
-    "rank",
-    "method",
-    "reason",
-    "known_customer",
-    "model_version",
-]  # a row of the recommendations
+_SERVED = _COLUMNS | {
+    "rank": pa.int32(),
+    "known_customer": pa.bool_(),
+    "model_version": pa.string(),
+}  # a row of the recommendations
+_LINE = list(_SERVED)
 
 
 def served_lists(
@@ -517,43 +561,6 @@ def _served_segments(bundle: Bundle, newcomers: pd.DataFrame, trained: Run) -> p
         ignore_index=True,
     )[[*names, "known_customer", "model_version"]]
 
-
-def _write_lines(
-    blocks: Iterator[tuple[int, pd.DataFrame]], path: Path, progress: Callable[[int], None]
-) -> int:
-    """Write blocks into one parquet file; it is there whole or not at all.
-
-    Parameters
-    ----------
-    blocks : Iterator[tuple[int, pd.DataFrame]]
-        From `served_lists`.
-    path : Path
-        .parquet.
-    progress : Callable[[int], None]
-        Told customers so far.
-
-    Returns
-    -------
-    int
-        Rows.
-    """
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    kinds = dict.fromkeys(_LINE, pa.string()) | {
-        "score": pa.float64(),
-        "rank": pa.int32(),
-        "known_customer": pa.bool_(),
-    }
-    schema = pa.schema(list(kinds.items()))
-    total = 0
-    with atomic_write(path) as part, ParquetWriter(part, schema, compression="zstd") as writer:
-        for done, table in blocks:
-            writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
-            total += len(table)
-            progress(done)
-    return total
-
 # %% ../../nbs/09_batch_lists.ipynb #8b5071ae
 def predict_run(
     config: Config,
@@ -603,11 +610,15 @@ def predict_run(
         drop=True
     )
     everyone = len(bundle.customers) + len(fresh)
-    rows = _write_lines(
-        served_lists(bundle, fresh.customer_id.tolist(), k or config.recommender.k),
-        folder / "recommendations.parquet",
-        lambda done: progress(done, everyone),
-    )
+    length = k or config.recommender.k
+
+    def tables() -> Iterator[pd.DataFrame]:
+        """The lists of one block of customers after another."""
+        for done, table in served_lists(bundle, fresh.customer_id.tolist(), length):
+            yield table
+            progress(done, everyone)
+
+    rows = _write_lists(tables(), folder / "recommendations.parquet", _SERVED)
     segments = _served_segments(bundle, fresh, trained)
     save(segments, folder / "segments.parquet")
     return [
