@@ -208,6 +208,36 @@ def test_recent_baskets_count_without_training(name):
         model.recommend(["C001"], recent=recent[["customer_id"]])
 
 
+ODD = {
+    "customers": ["C007", "new1", "C001", "new9", "C007", "C003", "new8", "C050"],
+    "k": 12,
+    "block_for": pd.DataFrame({"customer_id": ["C001", "new8"], "product_id": ["P033", "P034"]}),
+    "categories": ["cat2", "cat3"],
+    "exclude_purchased": True,
+    "recent": pd.DataFrame({"customer_id": ["C001", "new9"], "product_id": ["P033", "P020"]}),
+}  # strangers, fresh baskets, rules for some, a repeated id, lists that end early
+
+
+@every_model
+@pytest.mark.parametrize("asked", [{}, ODD, {"customers": []}], ids=["all", "odd", "nobody"])
+def test_lists_in_parts_are_the_lists(name, asked):
+    model = fitted(name)
+    whole = model.recommend(**asked)
+    for size in (1, 3, 100):
+        parts = list(model.recommend_parts(**asked, size=size))
+        assert all(part["customer_id"].nunique() <= size for part in parts)
+        assert [part.attrs["notes"] for part in parts[:-1]] == [[]] * (len(parts) - 1)
+        assert parts[-1].attrs["notes"] == whole.attrs["notes"]
+        pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+
+
+def test_parts_are_refused_before_the_first():
+    with pytest.raises(DataError, match="size"):
+        fitted("popularity").recommend_parts(size=0)
+    with pytest.raises(DataError, match="exclude all 62 products"):
+        fitted("popularity").recommend_parts(allow=["P999"])
+
+
 def test_a_recent_basket_moves_the_list_of_each_kind_of_model():
     recent = pd.DataFrame({"customer_id": ["zoe"] * 2, "product_id": ["P033", "P034"]})
     for name in (

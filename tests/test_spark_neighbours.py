@@ -12,11 +12,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+from test_recommend import make_shop
 
 from retail_ci.data import engines
 from retail_ci.recommend.collaborative import neighbours, neighbours_on_spark
+from retail_ci.recommend.hybrid import make_model
 
 pyspark = pytest.importorskip("pyspark")
+LOG, SHELF = make_shop(customers=40, lines=900)
 
 
 def taste_matrix(customers: int, products: int, seed: int) -> sp.csr_matrix:
@@ -57,6 +60,27 @@ def test_spark_finds_the_same_neighbours(spark):
     there = neighbours_on_spark(spark, counts, 20, partitions=3)
     assert (here.indptr == there.indptr).all() and (here.indices == there.indices).all()
     assert here.data.tobytes() == there.data.tobytes()
+
+
+@pytest.mark.parametrize("name", ["popularity", "ease", "ranker"])
+def test_spark_makes_the_same_lists(spark, name):
+    """Ten parts in two waves, with a stranger, a fresh basket and a rule for one customer."""
+    model = make_model(name).fit(LOG, SHELF)
+    asked = {
+        "customers": ["nobody", *LOG["customer_id"].dropna().unique()[:28], "new"],
+        "block_for": pd.DataFrame({"customer_id": ["C001"], "product_id": ["P020"]}),
+        "recent": pd.DataFrame({"customer_id": ["new"], "product_id": ["P033"]}),
+        "exclude_purchased": True,
+    }
+    whole = model.recommend(**asked, k=60)
+    seen = []
+    parts = model.recommend_parts(
+        **asked, k=60, size=3, spark=spark, progress=lambda done, total: seen.append((done, total))
+    )
+    found = list(parts)
+    assert len(found) == 10 and seen == [(done, 30) for done in range(3, 31, 3)]
+    assert found[-1].attrs["notes"] == whole.attrs["notes"] != []
+    pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), whole)
 
 
 @pytest.mark.parametrize("seed", range(4))

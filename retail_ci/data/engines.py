@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 import zoneinfo
@@ -259,6 +260,8 @@ def _start_spark(settings: DataConfig) -> Any:
         options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
     options |= given
     _check_java()
+    if here:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # has this package
     from pyspark.sql import SparkSession
 
     _stop_homeless()

@@ -9,6 +9,8 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -582,6 +584,10 @@ class Recommender(Storable):
         """The same for one task; asked only of models with `two_tasks`."""
         return self._scores(rows)
 
+    def _answered_by(self, discovery: bool) -> str:
+        """The word that stands as `method` on the lines of this model."""
+        return self.method
+
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Why each product is on each list, rows × k; `values` are the scores of the lines."""
         return np.full(columns.shape, self.reason, dtype=object)
@@ -675,7 +681,8 @@ class Recommender(Storable):
         """
         rules = make_rules(rules, options)
         question = _ask(self, customers, k, exclude_purchased, rules, recent)
-        (table,) = _list_parts(question, self.base_, progress=progress)
+        everyone = max(len(question.customers), 1)
+        (table,) = _list_parts(question, _answer_here(question, self.base_, everyone, progress))
         return table
 
     def recommend_parts(
@@ -686,6 +693,7 @@ class Recommender(Storable):
         rules: Rules | None = None,
         *,
         size: int = 20_480,
+        spark: Any = None,
         recent: pd.DataFrame | None = None,
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
@@ -707,6 +715,8 @@ class Recommender(Storable):
             What may stand on a list.
         size : int, default 20480
             Customers of a table.
+        spark : SparkSession or None, default None
+            Its executors make the tables, and need this package; this process if left out.
         recent : DataFrame of shape (n_lines, n_columns) or None, default None
             Purchases since the model was fitted: customer_id, product_id, perhaps date.
         progress : Callable[[int, int], None] | None, default None
@@ -735,7 +745,11 @@ class Recommender(Storable):
         """
         rules = make_rules(rules, options)
         question = _ask(self, customers, k, exclude_purchased, rules, recent)
-        return _list_parts(question, self.base_, check_k(size, "size"), progress)
+        size = check_k(size, "size")
+        if spark is None:
+            return _list_parts(question, _answer_here(question, self.base_, size, progress))
+        answered = _answer_on_spark(question, self.base_, size, spark, progress)
+        return _list_parts(question, answered)
 
 # %% ../../nbs/04c_base.ipynb #1a45f4c1
 def model_class(name: str) -> type[Recommender]:
@@ -1390,13 +1404,64 @@ def _answer(
     return lists
 
 
-def _list_parts(
+_Answered = tuple[slice, np.ndarray, pd.DataFrame]  # which customers, lines of each, the table
+
+
+def _list_parts(question: _Question, answered: Iterable[_Answered]) -> Iterator[pd.DataFrame]:
+    """Tables of lists; the last one with all there is to say."""
+    total = len(question.customers)
+    lengths = np.zeros(total, np.int32)
+    for some, sizes, table in answered:
+        lengths[some] = sizes
+        table.attrs["notes"] = []
+        if some.stop == total:
+            table.attrs["notes"] = [*question.notes, *_why_short(question, lengths), *question.odd]
+        yield table
+
+
+def _cut(total: int, size: int) -> list[slice]:
+    """Places in parts of one size; one empty part where there is nobody."""
+    starts = range(0, max(total, 1), size)
+    return [slice(start, min(start + size, total)) for start in starts]
+
+
+def _answer_here(
     question: _Question,
     data: Interactions,
-    size: int | None = None,
+    size: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[pd.DataFrame]:
-    """Lists as long tables, so many customers at a time.
+) -> Iterator[_Answered]:
+    """Answer so many customers at a time, in this process."""
+    total = len(question.customers)
+    for some in _cut(total, size):
+        done = some.start
+        tell = None if progress is None else lambda n, done=done: progress(done + n, total)
+        yield _answer_table(question, data, some, tell)
+
+
+def _answer_table(
+    question: _Question,
+    data: Interactions,
+    some: slice,
+    progress: Callable[[int], None] | None = None,
+) -> _Answered:
+    """The lists of some customers as a long table."""
+    lists = _answer(question, some, progress)
+    table = _long_table(data, question.customers[some], lists)
+    return some, (lists.best >= 0).sum(axis=1), table
+
+# %% ../../nbs/04c_base.ipynb #06e63dbc
+_WAVE = 4  # parts that each core of Spark makes before the driver takes them
+
+
+def _answer_on_spark(
+    question: _Question,
+    data: Interactions,
+    size: int,
+    spark: Any,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[_Answered]:
+    """Answer so many customers at a time, by the executors of a Spark session.
 
     Parameters
     ----------
@@ -1404,29 +1469,52 @@ def _list_parts(
         From `_ask`.
     data : Interactions
         Knows the product ids.
-    size : int | None, default None
-        Customers of a table; all of them if left out.
+    size : int
+        Customers of a part.
+    spark : Any
+        A SparkSession.
     progress : Callable[[int, int], None] | None, default None
         Called with customers done and customers in all.
 
     Yields
     ------
-    pd.DataFrame
-        As `Recommender.recommend` returns; the last one with all there is to say.
+    _Answered
+        In the order of the customers.
     """
     total = len(question.customers)
-    step = size or max(total, 1)
-    lengths = np.zeros(total, np.int32)
-    for start in range(0, max(total, 1), step):
-        some = slice(start, min(start + step, total))
-        tell = None if progress is None else lambda n, start=start: progress(start + n, total)
-        lists = _answer(question, some, tell)
-        lengths[some] = (lists.best >= 0).sum(axis=1)
-        table = _long_table(data, question.customers[some], lists)
-        table.attrs["notes"] = []
-        if some.stop == total:
-            table.attrs["notes"] = [*question.notes, *_why_short(question, lengths), *question.odd]
-        yield table
+    parts = _cut(total, size)
+    shared = spark.sparkContext.broadcast((question, data))
+
+    def work(tables: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """The lists of one part after another, each as one row."""
+        asked, known = shared.value
+        for part in itertools.chain.from_iterable(table["id"] for table in tables):
+            _, sizes, lists = _answer_table(asked, known, parts[part])
+            yield pd.DataFrame(
+                {
+                    "part": [part],
+                    "sizes": [sizes.astype(np.int32).tobytes()],
+                    "lists": [lists.to_parquet(compression="zstd")],
+                }
+            )
+
+    wave = _WAVE * spark.sparkContext.defaultParallelism
+    for first in range(0, len(parts), wave):
+        last = min(first + wave, len(parts))
+        rows = spark.range(first, last, numPartitions=last - first).mapInPandas(
+            work, "part long, sizes binary, lists binary"
+        )
+        for row in sorted(rows.collect(), key=lambda row: row["part"]):
+            some = parts[row["part"]]
+            yield some, np.frombuffer(row["sizes"], np.int32), _read_lists(row["lists"])
+            if progress:
+                progress(some.stop, total)
+    shared.unpersist()
+
+
+def _read_lists(parquet: bytes) -> pd.DataFrame:
+    """A table that came as parquet."""
+    return pd.read_parquet(io.BytesIO(parquet))
 
 
 def _answerers(
@@ -1511,8 +1599,9 @@ def _answer_part(
     lists.best[places] = best
     lists.values[places] = values
     unsold = np.append(model.base_.buyers, 1)[best] == 0
+    method = model._answered_by(exclude_purchased)
     lists.methods[places] = np.where(
-        filled, "popular", np.where(unsold, model.new_method or model.method, model.method)
+        filled, "popular", np.where(unsold, model.new_method or method, method)
     )
     lists.reasons[places] = _popular_reasons(model, ids, best)
     if not known:

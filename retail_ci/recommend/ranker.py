@@ -371,50 +371,9 @@ class Ranker(Recommender):
         """The strongest piece of evidence in words."""
         return candidate_reasons(self.evidence_, rows, columns)
 
-    def recommend(
-        self,
-        customers: Sequence[str] | str | None = None,
-        k: int = 10,
-        exclude_purchased: bool = False,
-        *args: Any,
-        **options: Any,
-    ) -> pd.DataFrame:
-        """Recommend the best products for each customer; `method` names the model that answered.
-
-        Parameters
-        ----------
-        customers : Sequence[str] | str | None, default None
-            Ids; everyone whom the model knows if left out.
-        k : int, default 10
-            Products per customer.
-        exclude_purchased : bool, default False
-            Whether only products are offered that the customer has not bought yet.
-        *args : Any
-            `rules`, as every model takes them.
-        **options : Any
-            `recent`, `progress` and single rules, as every model takes them.
-
-        Returns
-        -------
-        DataFrame of shape (at most n_customers * k, 6)
-            customer_id, product_id, score (chance of a purchase, 0 to 1), rank (from 1), method
-            (ranker, blend, personal or popular), reason; what was odd stands in
-            `attrs["notes"]`.
-
-        Examples
-        --------
-        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
-        >>> model = Ranker().fit(log.assign(date=pd.Timestamp("2025-03-01")))
-        >>> model.recommend(["B"], k=1, exclude_purchased=True)["product_id"].tolist()
-        ['jam']
-        """
-        table = super().recommend(customers, k, exclude_purchased, *args, **options)
-        choice = self.choice_["discovery" if exclude_purchased else "any"].split()[0]
-        return (
-            table
-            if choice == "ranker"
-            else table.assign(method=table["method"].where(table["method"] != self.method, choice))
-        )
+    def _answered_by(self, discovery: bool) -> str:
+        """The ranker, the blend, personal or popular, as the trial decided."""
+        return self.choice_["discovery" if discovery else "any"].split()[0]
 
 # %% ../../nbs/04j_ranker.ipynb #d46feabb
 # the facts that say whether a customer comes

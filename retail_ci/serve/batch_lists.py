@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
-from ..core.config import Config
+from ..core.config import Config, DataConfig
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count, counted, read_id
 from ..core.runs import Run, atomic_write, save, write_csv
@@ -306,6 +306,21 @@ def _run_model(run: Run) -> Recommender:
     return Recommender.from_arrays(arrays)
 
 
+@contextmanager
+def _spark_of(data: DataConfig) -> Iterator[Any]:
+    """The Spark session of a config whose engine is Spark, or None."""
+    if data.engine != "spark":
+        yield None
+        return
+    from retail_ci.data.engines import close, connect
+
+    con = connect(data)
+    try:
+        yield con._session
+    finally:
+        close(con)
+
+
 def recommend_run(
     run: Run,
     out: str | Path,
@@ -351,27 +366,29 @@ def recommend_run(
         if "date" in baskets:
             baskets["date"] = as_dates(baskets["date"], data.timezone)
     model = _run_model(run)
-    tables = model.recommend_parts(
-        who,
-        k or run.config.recommender.k,
-        exclude_purchased,
-        _read_rules(model, **rules),
-        recent=baskets,
-        progress=progress,
-    )
     notes = list(model.notes_)
-    customers_done = 0
+    answered = 0
 
-    def counted_tables() -> Iterator[pd.DataFrame]:
+    def told(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Hand each table on, and keep what it says."""
-        nonlocal customers_done
+        nonlocal answered
         for table in tables:
-            customers_done += table["customer_id"].nunique()
+            answered += table["customer_id"].nunique()
             notes.extend(table.attrs["notes"])
             yield table
 
-    rows = _write_lists(counted_tables(), file)
-    return [*notes, f"{counted(customers_done, 'customer')}, {counted(rows, 'line')}: {file}"]
+    with _spark_of(data) as spark:
+        tables = model.recommend_parts(
+            who,
+            k or run.config.recommender.k,
+            exclude_purchased,
+            _read_rules(model, **rules),
+            spark=spark,
+            recent=baskets,
+            progress=progress,
+        )
+        rows = _write_lists(told(tables), file)
+    return [*notes, f"{counted(answered, 'customer')}, {counted(rows, 'line')}: {file}"]
 
 # %% ../../nbs/09_batch_lists.ipynb #baf56680
 _SERVED = _COLUMNS | {
