@@ -1,6 +1,6 @@
 """From raw lines to one row per customer: what the package takes, beside SQL by hand and pandas.
 
-    python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas]
+    python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas,spark]
         [--folder DIR] [--memory 1500MB]
 
 Each method reads the same parquet file of raw lines and the same products table, on two threads, in
@@ -20,8 +20,9 @@ work:
 `ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for
 each line, and copies are found by fingerprint. `sql` is what a person who knows DuckDB well writes
 by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things
-brought together before they are counted. `pandas` is the same on frames. 10^8 lines are not part of
-the default and are not given to pandas, which would need tens of gigabytes:
+brought together before they are counted. `pandas` is the same on frames. `spark` is what `ours` is,
+on Spark on this machine, its start included; it needs Java, and is measured when it is named. 10^8
+lines are not part of the default and are not given to pandas, which would need tens of gigabytes:
 `--lines 100000000 --methods ours,sql --memory 9500MB` (with less it spills more, and takes longer
 than in proportion).
 
@@ -44,8 +45,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 WINDOW = 365
 THREADS = 2
+SPARK_MEMORY = "6GB"  # of its Java process; with less, ten million lines take far longer
 
 
 def make(lines: int, folder: Path) -> Path:
@@ -88,12 +92,22 @@ def make(lines: int, folder: Path) -> Path:
 
 def ours(file: Path, products: Path, memory: str | None):
     """The package's expressions, on DuckDB."""
+    return expressions(file, products, engine="duckdb", memory=memory)
+
+
+def spark(file: Path, products: Path, memory: str | None):
+    """The same expressions on Spark, in one process for the same cores."""
+    return expressions(file, products, engine="spark", memory=SPARK_MEMORY)
+
+
+def expressions(file: Path, products: Path, **engine: str | None):
+    """The package's expressions, on an engine."""
     from retail_ci.core.config import DataConfig
     from retail_ci.customers import features as rfm
     from retail_ci.data import cleaning as data
     from retail_ci.data import engines
 
-    settings = DataConfig(threads=THREADS, memory=memory, spill=str(file.parent))
+    settings = DataConfig(threads=THREADS, spill=str(file.parent), **engine)
     con = engines.connect(settings)
     raw = engines.read_parquet(con, [file])
     listed = data.read_products(engines.read_parquet(con, [products]), settings)
@@ -286,23 +300,35 @@ def pandas(file: Path, products: Path, memory: str | None):
     ).sort_index()
 
 
-METHODS = {"ours": ours, "sql": sql, "pandas": pandas}
+METHODS = {"ours": ours, "sql": sql, "pandas": pandas, "spark": spark}
 
 
 def one(method: str, file: Path, memory: str | None, out: Path) -> None:
     """The work of one process: features to a file, what it took to standard output."""
     began = time.perf_counter()
     METHODS[method](file, file.parent / "products.parquet", memory).to_parquet(out)
+    seconds = time.perf_counter() - began
     used = resource.getrusage(resource.RUSAGE_SELF)
+    helpers = [spent(process) for process in psutil.Process().children(recursive=True)]
     print(
         json.dumps(
             {
-                "seconds": time.perf_counter() - began,
-                "cpu": used.ru_utime + used.ru_stime,
-                "gib": used.ru_maxrss / 2**20,
+                "seconds": seconds,
+                "cpu": used.ru_utime + used.ru_stime + sum(cpu for cpu, _ in helpers),
+                "gib": used.ru_maxrss / 2**20 + sum(gib for _, gib in helpers),
             }
         )
     )
+
+
+def spent(process: psutil.Process) -> tuple[float, float]:
+    """Processor seconds and peak GiB of a process that was started on the way, such as Java; one
+    that has ended holds no memory any more.
+    """
+    times = process.cpu_times()
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return times.user + times.system, sum(map(int, peaks)) / 2**20
 
 
 def measure(method: str, file: Path, memory: str | None) -> tuple[dict, Path]:

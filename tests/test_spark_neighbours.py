@@ -14,7 +14,9 @@ import pytest
 import scipy.sparse as sp
 from test_recommend import make_shop
 
+from retail_ci.core.errors import RunError
 from retail_ci.data import engines
+from retail_ci.recommend.baselines import PopularityRecommender
 from retail_ci.recommend.collaborative import neighbours, neighbours_on_spark
 from retail_ci.recommend.hybrid import make_model
 
@@ -29,6 +31,13 @@ def taste_matrix(customers: int, products: int, seed: int) -> sp.csr_matrix:
     group = rng.integers(0, 10, customers)
     what = (group[who] * products // 10 + rng.geometric(0.15, len(who))) % products
     return sp.csr_matrix((np.ones(len(who), np.float32), (who, what)), shape=(customers, products))
+
+
+class DyingRecommender(PopularityRecommender):
+    """Ends the process that asks it, as an executor without memory ends."""
+
+    def _scores(self, rows):
+        os._exit(137)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +90,15 @@ def test_spark_makes_the_same_lists(spark, name):
     assert len(found) == 10 and seen == [(done, 30) for done in range(3, 31, 3)]
     assert found[-1].attrs["notes"] == whole.attrs["notes"] != []
     pd.testing.assert_frame_equal(pd.concat(found, ignore_index=True), whole)
+
+
+def test_an_executor_that_dies_is_one_sentence(spark, tmp_path):
+    model = DyingRecommender().fit(LOG, SHELF)
+    with pytest.raises(RunError, match="^Spark could not make the lists: .*run it again") as caught:
+        list(model.recommend_parts(k=3, size=10, spark=spark))
+    assert "\n" not in str(caught.value)
+    live = PopularityRecommender().fit(LOG, SHELF)
+    assert len(list(live.recommend_parts(k=3, size=30, spark=spark))) == 2  # the session lives on
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -5,6 +5,7 @@
 # %% ../../nbs/02a_scale.ipynb #5c93d3ba
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.formats import count, number
+from ..core.formats import count, counted, number
 from ..core.runs import load
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 
@@ -24,6 +25,7 @@ _METHODS: dict[str, tuple[str, str]] = {
     "ours": ("retail_ci", ACCENT),
     "sql": ("DuckDB SQL by hand", INK),
     "pandas": ("pandas", SECOND),
+    "spark": ("retail_ci on Spark", "#009E73"),
 }  # method: its name, its colour
 
 
@@ -164,3 +166,78 @@ def _whole_runs(rows: list[dict]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
+
+# %% ../../nbs/02a_scale.ipynb #9f2a7c02
+_BILLION = 1_000_000_000
+
+
+def _compare_engines(rows: pd.DataFrame) -> str:
+    """Say which engine took less, size by size.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        From `_read_results`.
+
+    Returns
+    -------
+    str
+        A sentence or two; empty where Spark was not measured beside DuckDB.
+    """
+    sides = rows[rows.method.isin(["ours", "spark"])].pivot(
+        index="lines", columns="method", values=["seconds", "cpu", "gib"]
+    )
+    both = sides.dropna() if ("cpu", "spark") in sides else sides.iloc[:0]
+    if not len(both):
+        return ""
+    lines = both.index[-1]
+    faster = both.index[both["seconds"]["spark"] < both["seconds"]["ours"]]
+    last = both.loc[lines]
+    times = {
+        name: number(last[name]["spark"] / last[name]["ours"], ".1f")
+        for name in ("seconds", "cpu", "gib")
+    }
+    first = (
+        f"On this machine Spark was faster from {count(faster[0])} lines on."
+        if len(faster)
+        else f"On this machine DuckDB was faster at each size, up to {count(lines)} lines."
+    )
+    return (
+        f"{first} At {count(lines)} lines Spark took {times['seconds']} times the seconds, "
+        f"{times['cpu']} times the processor seconds and {times['gib']} times the memory."
+    )
+
+
+def _beyond(rows: pd.DataFrame, lines: int = _BILLION) -> str:
+    """Say what more lines than were measured would need, by the growth of the last step.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        From `_read_results`.
+    lines : int, default 1000000000
+        How many.
+
+    Returns
+    -------
+    str
+        A sentence or two; empty where fewer than two sizes were measured, or so many lines were.
+    """
+    ours = rows[rows.method == "ours"].sort_values("lines")
+    if len(ours) < 2 or ours.lines.max() >= lines:
+        return ""
+    top = ours.iloc[-1]
+    more = lines / top.lines
+    need = {}
+    for column in ("cpu", "gib"):
+        slope = max(_slopes(ours, column).slope.iloc[-1], 1.0 if column == "cpu" else 0.0)
+        need[column] = top[column] * more**slope
+    hours = need["cpu"] / 3600
+    cores = math.ceil(need["cpu"] / 600)
+    return (
+        f"By calculation, {count(lines)} lines would need {number(hours, '.1f')} hours of "
+        f"processor time, if the cost grows on as in the last step ({count(top.lines)} lines were "
+        f"the most that was measured, so this is {number(more, '.0f')} times as far). "
+        f"{counted(cores, 'core')} would do that in ten minutes if they shared it evenly. "
+        f"Without spilling it would take {number(need['gib'], '.0f')} GiB of memory."
+    )

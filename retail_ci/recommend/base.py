@@ -23,7 +23,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..core.config import MODELS, RecommenderConfig
-from ..core.errors import ConfigError, DataError, shown, unknown
+from ..core.errors import ConfigError, DataError, RunError, shown, translating, unknown
 from ..core.formats import count, counted
 from ..core.runs import load, save
 from ..data.frames import as_ids
@@ -1452,6 +1452,10 @@ def _answer_table(
 
 # %% ../../nbs/04c_base.ipynb #06e63dbc
 _WAVE = 4  # parts that each core of Spark makes before the driver takes them
+_AFTER_SPARK = (
+    "Nothing was written. Check that every executor has this package and enough memory, and run "
+    "it again, or set data.engine to duckdb."
+)
 
 
 def _answer_on_spark(
@@ -1504,7 +1508,9 @@ def _answer_on_spark(
         rows = spark.range(first, last, numPartitions=last - first).mapInPandas(
             work, "part long, sizes binary, lists binary"
         )
-        for row in sorted(rows.collect(), key=lambda row: row["part"]):
+        with translating(RunError, "Spark could not make the lists", _AFTER_SPARK):
+            made = sorted(rows.collect(), key=lambda row: row["part"])
+        for row in made:
             some = parts[row["part"]]
             yield some, np.frombuffer(row["sizes"], np.int32), _read_lists(row["lists"])
             if progress:
