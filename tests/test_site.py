@@ -17,6 +17,7 @@ from quarto_stand_in import put_on_path, quarto_page
 
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import ConfigError, RunError
+from retail_ci.core.formats import amount
 from retail_ci.report import charts, finishing, shop_facts, site
 from retail_ci.report import pages as pages_room
 from retail_ci.report.page_parts import box_tables
@@ -186,6 +187,18 @@ def test_columns_of_numbers_stand_to_the_right():
     assert re.findall(r'<th class="number">(\w+)', box_tables(table)) == ["spend"]
     uneven = "<table><tr><th colspan=2>x</th></tr><tr><td>1</td><td>2</td></tr></table>"
     assert "number" not in box_tables(uneven)
+
+
+@pytest.mark.parametrize("locale", ["en", "de", "pl"])
+@pytest.mark.parametrize("currency", ["CN¥", "R$", "₺", "元", "CNY", "kr", "zł", "US$"])
+def test_amounts_in_any_currency_are_a_column_of_numbers(currency, locale):
+    rows = "".join(
+        f"<tr><td>A{n}</td><td>AB {amount(n, currency, 2, locale)} a</td>"
+        f"<td>{amount(n, currency, 2, locale)}</td></tr>"
+        for n in (-3.5, 1234.5, 99_999)
+    )
+    table = f"<table><tr><th>id</th><th>words</th><th>spend</th></tr>{rows}</table>"
+    assert re.findall(r'<th class="number">(\w+)', box_tables(table)) == ["spend"]
 
 
 def test_a_page_opens_with_its_results_and_says_what_it_is(tmp_path):
