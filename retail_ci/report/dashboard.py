@@ -100,7 +100,7 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
         level = (
             profiles[
                 ((profiles["frequency"] - r.frequency).abs() < 0.08 * high)
-                & ((profiles["recency"] - r.recency).abs() < 0.6 * profiles["recency"].max())
+                & ((profiles["recency"] - r.recency).abs() < 0.8 * profiles["recency"].max())
             ]
             .sort_values("recency")["segment"]
             .tolist()
