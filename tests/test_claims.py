@@ -3,6 +3,7 @@ contradicts another is not built.
 """
 
 import html
+import itertools
 import json
 import re
 
@@ -12,10 +13,10 @@ import pytest
 
 from retail_ci.core.config import GoalsConfig
 from retail_ci.core.errors import RunError
-from retail_ci.core.show import pyplot
+from retail_ci.core.show import pyplot, use_style
 from retail_ci.report import offer_pages
 from retail_ci.report.customer_pages import _bought_before_then
-from retail_ci.report.dashboard import _plot_dashboard
+from retail_ci.report.dashboard import _plot_dashboard, _scatter_panel
 from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.first_screen import (
     days_looked_at,
@@ -179,7 +180,7 @@ def test_more_buyers_are_a_finding_only_beyond_chance(tmp_path, low, apart):
     ranking = {"production": "ranker", "any": {"ranker": ours, "popularity": plain}}
     told = _hit_sentence(Facts(tmp_path, ranking=ranking), "any")
     assert "with the same best sellers for everybody it would have been 25%" in told
-    assert ("; the difference may be chance" in told) == (not apart)
+    assert ("; counted in this way, the difference may be chance" in told) == (not apart)
 
 
 @pytest.mark.parametrize("high, worse", [(0.55, False), (0.45, True)])
@@ -834,6 +835,26 @@ def panel_titles(rows, movement=None, worth=None, ranking=None, months=2):
     titles = [" ".join(axes.get_title(loc="left").split()) for axes in figure.axes]
     pyplot().close(figure)
     return titles
+
+
+def test_names_on_the_map_of_recency_and_frequency_do_not_cover_each_other():
+    rows = [  # as in a shop of records: segment, customers, recency, frequency
+        *[("Champions", 2169, 52, 8), ("Loyal Customers", 3458, 234, 2)],
+        *[("Steady Customers", 1769, 31, 3), ("New Customers", 3, 89, 1)],
+        *[("At Risk", 4083, 417, 3), ("Lost", 12_088, 503, 1)],
+    ]
+    profiles = pd.DataFrame(rows, columns=["segment", "customers", "recency", "frequency"])
+    profiles["share"] = profiles["customers"] / profiles["customers"].sum()
+    use_style()
+    figure, axis = pyplot().subplots(figsize=(4.0, 3.2))
+    try:
+        _scatter_panel(axis, profiles)
+        figure.canvas.draw()
+        boxes = {text.get_text(): text.get_window_extent() for text in axis.texts}
+    finally:
+        pyplot().close(figure)
+    pairs = itertools.combinations(profiles["segment"], 2)
+    assert [(a, b) for a, b in pairs if boxes[a].overlaps(boxes[b])] == []
 
 
 def test_a_picture_of_a_shop_without_findings_has_its_measures_as_titles():

@@ -92,6 +92,14 @@ MONEY = [  # locale, currency, 1,234.5 with two decimals
     ("en", "kr", f"kr{NBSP}1,234.50"),
     ("en-GB", "£", "£1,234.50"),
     ("ja", "¥", "¥1,234"),
+    ("en", "¥", "¥1,234"),
+    ("zh", "¥", "¥1,234.50"),  # the yuan, which has cents
+    ("en", "CN¥", "CN¥1,234.50"),
+    ("de", "CNY", f"1.234,50{NBSP}CNY"),
+    ("zh", "JPY", f"JPY{NBSP}1,234"),
+    ("en", "HUF", f"HUF{NBSP}1,234"),
+    ("fr", "XAF", f"1{THIN}234{NBSP}XAF"),
+    ("en", "元", f"元{NBSP}1,234.50"),
 ]
 
 

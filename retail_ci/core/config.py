@@ -528,7 +528,8 @@ class ReportConfig:
     title : str
         The site's title.
     currency : str
-        The sign of money, such as "€" or "CHF".
+        The sign of money, such as "€" or "CHF". "¥" is the yuan where the locale is zh, and the
+        yen elsewhere; "CNY" and "CN¥" are always the yuan.
     locale : str
         How numbers, money and days are written: one of `LOCALES`.
     customers : bool

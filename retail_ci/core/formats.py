@@ -376,20 +376,20 @@ def number_as(form: str, locale: str | None = None) -> Callable[[float], str]:
     return write
 
 # %% ../../nbs/00a_formats.ipynb #86f875bb
-_NO_DECIMALS = (
-    "¥",
-    "₩",
-    "₫",
-    "Ft",
-    "JPY",
-    "KRW",
-    "VND",
-    "HUF",
-    "ISK",
-    "CLP",
-)  # currencies that are counted in whole units
+_NO_DECIMALS = ("JP¥", "円", "₩", "₫", "Ft", "HUF")  # counted in whole units, as some codes are
 _UNITS = ((1e12, 1e12, " tn", 2), (1e9, 1e9, " bn", 2), (1e6, 1e6, " M", 2), (1e5, 1e3, " k", 0))
 # from what size, divisor, its word, decimals
+
+
+def _in_whole_units(currency: str, locale: str | None) -> bool:
+    """Whether a currency has no cents; ¥ has some in Chinese, where it is the yuan, and elsewhere
+    it is the yen.
+    """
+    if currency == "¥":
+        return current_locale(locale).cldr.language != "zh"
+    from babel.numbers import get_currency_precision
+
+    return currency in _NO_DECIMALS or get_currency_precision(currency) == 0
 
 
 def count(value: float, locale: str | None = None) -> str:
@@ -503,7 +503,7 @@ def money(value: float, currency: str = "", locale: str | None = None) -> str:
     if value is None or value != value:
         return "–"
     size = abs(value)
-    cents = 0 if currency in _NO_DECIMALS else 2
+    cents = 0 if _in_whole_units(currency, locale) else 2
     plain = (0, 1, "", cents if size < 100 else 0)
     _, divisor, unit, digits = next((u for u in _UNITS if size >= u[0]), plain)
     text = number(size / divisor, f",.{digits}f", locale) + unit
@@ -573,7 +573,7 @@ def amount(
         return "–"
     if abs(value) >= _IN_UNITS:
         return money(value, currency, locale)
-    whole = currency in _NO_DECIMALS or abs(value) >= _WITHOUT_CENTS
+    whole = abs(value) >= _WITHOUT_CENTS or _in_whole_units(currency, locale)
     rounded = Decimal(f"{abs(value):.{0 if whole else digits}f}")
     text = with_currency(_figures(rounded, True, locale), currency, locale)
     return _MINUS + text if value < 0 and rounded else text

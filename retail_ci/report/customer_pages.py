@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import chain
 
 from ..core.formats import amount, cents_of, count, counted, day, money, share
-from ..customers.features import FEATURES, feature_text
+from ..customers.features import FEATURES, Feature, feature_text
 from ..customers.segment_names import PROTOTYPES
 from .claims import BOUGHT_BEFORE, EVERYBODY_COMES, SLIPPING, STILL_EXPECTED
 from .definitions import printed
@@ -33,6 +33,15 @@ __all__ = ['NO_CUSTOMERS', 'knows_nobody', 'bought_before_line', 'still_expected
            'movement_lead', 'no_movement', 'movement_page']
 
 # %% ../../nbs/09g_customer_pages.ipynb #0a9047e1
+def _unit_behind(feature: Feature) -> str:
+    """What stands behind the title of a feature: its unit, where neither its title nor its values
+    say it.
+    """
+    said = feature.title.lower()
+    told = feature.unit in ("money", "share") or feature.unit[:6] in said  # "category variety"
+    return "" if told else f", {feature.unit}"
+
+
 def _typical_table(facts: Facts) -> str:
     """The median of every feature in each segment, as a table; nothing where the run has none."""
     file = facts.run_dir / "metrics/segment_features.csv"
@@ -47,7 +56,7 @@ def _typical_table(facts: Facts) -> str:
             continue
         if any(value is not None for value in told):
             shown = [feature_text(feature, value, facts.currency) for value in told]
-            rows.append([term(feature.title), *shown])
+            rows.append([term(feature.title) + _unit_behind(feature), *shown])
     header = ["Median of", *(s["segment"] for s in segments)]
     return html_table(header, rows, None, "What the customer in the middle of a segment is like.")
 

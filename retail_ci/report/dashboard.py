@@ -83,6 +83,17 @@ def _label_place(away: float, left: bool, right: bool, beside_it: bool, above: b
     return aligned | {"va": "top", "xytext": (0, -away)}
 
 
+def _level(profiles: pd.DataFrame, bubble: Any, reach: float) -> list[str]:
+    """The segments that come as often as one, within a part of the map's width, its own included;
+    from left to right.
+    """
+    often = (profiles["frequency"] - bubble.frequency).abs()
+    apart = (profiles["recency"] - bubble.recency).abs()
+    same = often < 0.08 * max(1, profiles["frequency"].max())
+    near = apart < reach * profiles["recency"].max()
+    return profiles[same & near].sort_values("recency")["segment"].tolist()
+
+
 def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
     """Median recency against median frequency, a bubble per segment, its area the customers.
 
@@ -93,18 +104,11 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
     profiles : pd.DataFrame
         Segment, customers, and the medians recency and frequency.
     """
-    high = max(1, profiles["frequency"].max())
     for r in profiles.sort_values(["frequency", "recency"]).itertuples():
         size = 2500 * r.share + 20
         left = r.recency > 0.7 * profiles["recency"].max()
-        level = (
-            profiles[
-                ((profiles["frequency"] - r.frequency).abs() < 0.08 * high)
-                & ((profiles["recency"] - r.recency).abs() < 0.6 * profiles["recency"].max())
-            ]
-            .sort_values("recency")["segment"]
-            .tolist()
-        )  # bubbles beside each other write above and below
+        level = _level(profiles, r, 0.6)  # bubbles beside each other write above and below
+        met = left and len(level) < 2 <= len(_level(profiles, r, 0.8))  # by a name from its left
         axis.scatter(
             r.recency,
             r.frequency,
@@ -114,9 +118,9 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
             edgecolor="white",
             clip_on=False,
         )
-        beside_it = len(level) < 2
+        beside_it = len(level) < 2 and not met
         right = beside_it or r.recency < 0.3 * profiles["recency"].max()
-        above = level.index(r.segment) % 2 == 0
+        above = met or level.index(r.segment) % 2 == 0
         axis.annotate(
             r.segment,
             (r.recency, r.frequency),
@@ -132,7 +136,7 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
     )
     axis.set(
         xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15),
-        ylim=(0, high * 1.25),
+        ylim=(0, max(1, profiles["frequency"].max()) * 1.25),
     )
 
 # %% ../../nbs/05a_dashboard.ipynb #1021240c

@@ -29,7 +29,7 @@ from ..core.formats import decimal
 from ..core.show import pyplot, use_style
 from .charts import charts_of
 from .dashboard import _month_panel
-from .page_parts import anchor_of, facts_of, glossary
+from .page_parts import anchor_of, facts_of, glossary, share_work
 from .pages import PAGES, ReportPage, search_entries
 from .shop_facts import list_files
 
@@ -132,7 +132,8 @@ def read_facts(path: Path) -> dict:
     dict
         What it holds; nothing if it is not there.
     """
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    read = json.loads if path.suffix == ".json" else yaml.safe_load
+    return (read(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 # %% ../../nbs/10c_finishing.ipynb #31cefa8a
 _MARK = 0xD7FF  # stands before a character that could not be written as it is
@@ -216,7 +217,7 @@ def _kind_of_entry(href: str) -> str:
 _SHOWN = ("href", "title", "section", "text")
 
 
-_TOLD = 200  # letters of a section that the search looks at, beside its heading
+_TOLD = 150  # letters of a section that the search looks at, beside its heading
 
 
 def _search_index(site: Path, rendered: list[dict], told_by_facts: list[dict]) -> list[dict]:
@@ -323,7 +324,9 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
 def _lighten_figures(site: Path) -> None:
-    """Write the pictures of the site as WebP, dot by dot, with at most 48 colours.
+    """Write the pictures of the site as WebP, dot by dot, with at most 64 colours: with 48, those
+    of two segments could become one.
+
 
     The pictures in figures/ are replaced.
 
@@ -332,15 +335,23 @@ def _lighten_figures(site: Path) -> None:
     site : Path
         Rendered pages.
     """
+    files = sorted((site / "figures").glob("*.png"))
+    for file, data in zip(files, share_work(_light_picture, files)):
+        file.with_suffix(".webp").write_bytes(data)
+        file.unlink()
+
+
+def _light_picture(file: Path) -> bytes:
+    """A PNG as WebP with few colours."""
     from PIL import Image
 
-    for file in sorted((site / "figures").glob("*.png")):
-        with Image.open(file) as image:
-            paper = Image.new("RGB", image.size, "white")
-            paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        few = paper.quantize(48, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        few.convert("RGB").save(file.with_suffix(".webp"), lossless=True, quality=60)
-        file.unlink()
+    with Image.open(file) as image:
+        paper = Image.new("RGB", image.size, "white")
+        paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
+    few = paper.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    kept = io.BytesIO()
+    few.convert("RGB").save(kept, "webp", lossless=True, quality=60)
+    return kept.getvalue()
 
 
 _PICTURE = re.compile(r"""((?:src|href)=["']?figures/[\w-]+)\.png""")
@@ -709,6 +720,7 @@ _SLIMMER = (
         '<div class="house-search" id="quarto-search"></div>',
     ),
     (r'<meta name="generator"[^>]*>', ""),
+    (r'<nav class="[^"]*\bquarto-title-breadcrumbs\b.*?</nav>', ""),  # as the sidebar says
     (r'<div id="cell-\d+" class="cell">', '<div class="cell">'),
     (r'<div class="cell-output cell-output-display">', '<div class="cell-output-display">'),
     (r'(<section id="[^"]*") class="level\d">', r"\1>"),
@@ -1049,20 +1061,29 @@ def finish(site: Path, run_dir: Path) -> None:
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     manifest = read_facts(run_dir / "manifest.json")
     terms = _terms_of(glossary()) if (site / "glossary.html").exists() else {}
-    for page in sorted(site.rglob("*.html")):
+    narrow = sizes.get(f"figures/{_DASHBOARD}-narrow.png")
+
+    def finished(page: Path) -> str:
         text = write_costs(page.read_text(encoding="utf-8"), manifest)
-        text = _share_head(site, page, _finish_page(text, charts, sizes))
-        text = _offer_narrow(text, sizes.get(f"figures/{_DASHBOARD}-narrow.png"))
+        text = _offer_narrow(_finish_page(text, charts, sizes), narrow)
         if page.parent == site and page.stem[:1].isdigit() and terms:
             text = _link_terms(text, terms)
         if page.parent.name == "reference":  # there the last column is the one that wraps
             text = re.sub(r'<(t[dh]) class="wrap">', r"<\1>", text)
-        page.write_text(text, encoding="utf-8")
+        return text
+
+    pages = sorted(site.rglob("*.html"))
+    for page, text in zip(pages, share_work(finished, pages)):
+        page.write_text(_share_head(site, page, text), encoding="utf-8")
     _lighten_figures(site)
     _lighten_styles(site)
-    for page in site.rglob("*.html"):
-        text = _PICTURE.sub(r"\1.webp", page.read_text(encoding="utf-8"))
-        page.write_text(_spare(text), encoding="utf-8")
+    for page, text in zip(pages, share_work(_spared, pages)):
+        page.write_text(text, encoding="utf-8")
+
+
+def _spared(page: Path) -> str:
+    """A finished page in fewer signs, with its pictures as they are kept."""
+    return _spare(_PICTURE.sub(r"\1.webp", page.read_text(encoding="utf-8")))
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
 def _outside_in(code: str) -> list[str]:
@@ -1235,6 +1256,13 @@ def _faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Ite
         yield f"{name} shows {found.group()!r} in an output."
 
 # %% ../../nbs/10c_finishing.ipynb #c76d808e
+def _read_page(page: Path) -> PageReader:
+    """What has to be checked on a page."""
+    reader = PageReader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader
+
+
 def check_site(folder: str | Path) -> list[str]:
     """Find what is broken in a site.
 
@@ -1259,10 +1287,8 @@ def check_site(folder: str | Path) -> list[str]:
     ['index.html links to sales.html, which does not exist.']
     """
     folder = Path(folder).resolve()
-    readers = {}
-    for page in sorted(folder.rglob("*.html")):
-        readers[page.resolve()] = PageReader()
-        readers[page.resolve()].feed(page.read_text(encoding="utf-8"))
+    pages = [page.resolve() for page in sorted(folder.rglob("*.html"))]
+    readers = dict(zip(pages, share_work(_read_page, pages)))
     faults = [
         fault for page in readers for fault in dict.fromkeys(_faults_of(page, folder, readers))
     ]

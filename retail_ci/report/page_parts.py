@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import html
 import math
+import multiprocessing
+import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,14 +33,15 @@ from .shop_facts import campaign_metrics, offer_facts, product_facts
 # %% auto #0
 __all__ = ['GLOSSARY', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'words_as_html', 'demonstration_line',
            'figure', 'segment_cell', 'glossary', 'anchor_of', 'segment_page_name', 'segment_link', 'term',
-           'revenue_line', 'glossary_page', 'has_returns']
+           'revenue_line', 'glossary_page', 'has_returns', 'share_work']
 
 # %% ../../nbs/09f_page_parts.ipynb #bbf5bf55
+_SIGN = r"[A-Z]{0,2}[$£¥\u20a0-\u20cf]"  # of money, such as €, R$ and CN¥
 _NUMBER = re.compile(
-    r"[-+−]?(?:[€$£¥₩₹][ \u00a0]?|[A-Z]{2,3}[ "
-    r"\u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|"
-    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn|tn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
-    r"[a-zł]{1,3}\.?))?$"
+    rf"(?:over )?[-+−]?(?:{_SIGN}[ \u00a0]?|(?:[A-Z]{{2,3}}|[元円])[ \u00a0]|[a-zł]{{2,3}}\.?\u00a0)?[-+−]?"
+    r"(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|"
+    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn|tn))?"
+    rf"(?:[ \u00a0]?(?:{_SIGN}|[A-Z]{{2,3}}|[元円]|[a-zł]{{1,3}}\.?))?$"
 )  # what counts as a number in a table
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?")  # what stays on a line
 _NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
@@ -805,3 +812,76 @@ def has_returns(facts: Facts) -> bool:
         True where the lines were not counted.
     """
     return bool(facts.data.get("returns", True))
+
+# %% ../../nbs/09f_page_parts.ipynb #ff650794
+_WORTH_SHARING = 8  # things; fewer are done before another process has begun
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _may_share() -> bool:
+    """Whether another process may take half of some work: it has to begin as this one is."""
+    alone = multiprocessing.current_process().daemon  # may have no process of its own
+    return sys.platform == "linux" and _processors() > 1 and not alone
+
+
+def _work_there(here: Any, there: Any, work: Callable, things: Sequence) -> None:
+    """Send what the work makes of some things; nothing where it fails."""
+    here.close()
+    with suppress(BaseException):
+        there.send([work(thing) for thing in things])
+
+
+def share_work(work: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
+    """Do the same to each of some things, half of them in another process where there is a second
+    processor.
+
+    Parameters
+    ----------
+    work : Callable
+        Takes a thing, and returns what can be pickled; doing it twice must do no harm.
+    things : Iterable
+        What it is done to.
+
+    Returns
+    -------
+    list
+        What it returned, in the order of the things.
+
+    Examples
+    --------
+    >>> share_work(len, ["a", "bcd"])
+    [1, 3]
+    """
+    things = list(things)
+    if len(things) < _WORTH_SHARING or not _may_share():
+        return [work(thing) for thing in things]
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    other = context.Process(target=_work_there, args=(here, there, work, things[1::2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of numpy: the other has none
+        other.start()
+    there.close()
+    made: list[Any] = [None] * len(things)
+    try:
+        made[::2] = [work(thing) for thing in things[::2]]
+        made[1::2] = _received(here) or [work(thing) for thing in things[1::2]]
+    finally:
+        other.kill()
+        other.join()
+        here.close()
+    return made
+
+
+def _received(connection: Any) -> list:
+    """What another process has made; nothing where it has ended early."""
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        return []

@@ -12,11 +12,12 @@ import io
 import json
 import re
 import tokenize
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from .page_parts import html_table, raw
+from .page_parts import html_table, raw, share_work
 
 # %% auto #0
 __all__ = ['parse', 'names_in', 'described', 'describe', 'explained_in', 'module_page', 'write_reference']
@@ -502,6 +503,18 @@ def _origin_of(source: str) -> str:
     return Path(match.group(1)).name if match else ""
 
 # %% ../../nbs/10b_reference.ipynb #46f62d9d
+def _described_module(stage: Path, module: tuple[str, Path]) -> tuple[str, str, str, str]:
+    """The short name of a module, its notebook, what it holds in a sentence, and its page."""
+    name, file = module
+    source = file.read_text(encoding="utf-8")
+    notebook = stage / f"{_origin_of(source)}.ipynb"
+    sections = explained_in(notebook) if notebook.is_file() else {}
+    tree = ast.Module(parse(source), [])
+    summary = (ast.get_docstring(tree) or "").split("\n")[0]
+    text = module_page(source, name, notebook.stem, sections)
+    return name.rpartition(".")[2], notebook.stem, summary, text
+
+
 def write_reference(root: Path, stage: Path) -> list[str]:
     """Write one page per module, and a page that lists them.
 
@@ -519,17 +532,10 @@ def write_reference(root: Path, stage: Path) -> list[str]:
     """
     (stage / "reference").mkdir()
     entries = []
-    for module, file in _modules_of(root).items():
-        source = file.read_text(encoding="utf-8")
-        short = module.rpartition(".")[2]
-        notebook = stage / f"{_origin_of(source)}.ipynb"
-        sections = explained_in(notebook) if notebook.is_file() else {}
-        (stage / f"reference/{short}.qmd").write_text(
-            module_page(source, module, notebook.stem, sections), encoding="utf-8"
-        )
-        tree = ast.Module(parse(source), [])
-        summary = (ast.get_docstring(tree) or "").split("\n")[0]
-        entries.append((notebook.stem, short, summary))
+    made = share_work(partial(_described_module, stage), _modules_of(root).items())
+    for short, notebook, summary, text in made:
+        (stage / f"reference/{short}.qmd").write_text(text, encoding="utf-8")
+        entries.append((notebook, short, summary))
     front = (
         "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the "
         "notebooks it is made from.\n---\n\n"

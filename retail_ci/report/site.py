@@ -23,7 +23,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +36,14 @@ from ..core.formats import use_locale
 from ..core.runs import check_run, staging
 from . import first_screen
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
-from .page_parts import box_tables, facts_of, html_table, page_text, raw
+from retail_ci.report.page_parts import (
+    box_tables,
+    facts_of,
+    html_table,
+    page_text,
+    raw,
+    share_work,
+)
 from .pages import AUDIENCES, pages_for, segment_pages, write_pages
 from .reference import names_in, parse, write_reference
 from .shop_facts import customers_to_hide
@@ -170,7 +178,7 @@ def _summary_of(code: str, outputs: bool) -> str:
     Returns
     -------
     str
-        The line that stands for the folded code.
+        The line that stands for the folded code; "Checks" for code that no page shows.
     """
     names = names_in(code)
     if names:
@@ -477,8 +485,8 @@ def _stage_code(cell: Any, page: Page) -> None:
     if "default_exp" in cell.directives_ or (bare and (home or not code or _is_imports(code))):
         cell.source = None
     else:
-        cell.source = _without_sections(code)
         cell.summary_ = "" if home else _summary_of(code, not bare)
+        cell.source = None if cell.summary_ == "Checks" else _without_sections(code)
         if injected:
             cell.summary_ = "Parameters of this run"
 
@@ -792,7 +800,7 @@ def _notebooks_page(stage: Path, names: list[str]) -> str:
     return page_text(
         "The notebooks",
         "The whole argument, in the order in which it is computed; code unfolds where you ask for "
-        "it.",
+        "it. What checks the code stands beside it in nbs/.",
         [raw(told + table)],
     )
 
@@ -1011,6 +1019,12 @@ def _write_doors(sources: Mapping[str, Path], stage: Path) -> bool:
     return bool(start)
 
 
+def _stage_source(page: Callable[..., Page], source: tuple[str, Path]) -> str:
+    """Stage a notebook of the site, of which the name and the file are given."""
+    name, file = source
+    return stage_notebook(file, page(name, executed=file.parent.name == "executed"))
+
+
 def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     """Make the project that is rendered.
 
@@ -1047,13 +1061,9 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     title = told.get("title") or "Retail customer intelligence"
     _copy_pictures(run_dir, stage)
     hidden = customers_to_hide(run_dir)
-    for notebook, file in sources.items():
-        stage_notebook(
-            file,
-            Page(
-                notebook, run_dir, root, stage, file.parent.name == "executed", name, title, hidden
-            ),
-        )
+    made_in = {"run_dir": run_dir, "root": root, "stage": stage}
+    page = partial(Page, **made_in, config=name, home=title, hidden=hidden)
+    share_work(partial(_stage_source, page), sources.items())
     facts = facts_of(run_dir)
     write_pages(facts, stage, sources)
     start = _write_doors(sources, stage)
@@ -1199,15 +1209,84 @@ def _render_with_quarto(stage: Path) -> None:
         raise RunError("Quarto ended without an error but made no pages.")
 
 
+_KNOWN_SMALLDOCS = "0.5."  # whose steps we know; another version takes them itself, in one process
+
+
+def _short_layout(addresses: set[str]) -> Any:
+    """How smalldocs lays out a page, without the parts of the sidebar that `finish` would close."""
+    from smalldocs.layout import Layout
+    from smalldocs.site import rel
+
+    class Short(Layout):
+        """A page with what a reader sees of the sidebar."""
+
+        def side_item(self, it: Any, depth: int) -> Any:
+            """An entry; of a part in which the reader is not, its first page."""
+            if it.section and not it.contains(self.page):
+                it = replace(it, children=it.children[:1])
+            return super().side_item(it, depth)
+
+        def href(self, item_href: str) -> str:
+            """The address of an entry."""
+            if item_href in addresses:
+                return rel(item_href, self.page)
+            return super().href(item_href)
+
+    return Short
+
+
+def _rendered(pages: Any, page: Any) -> tuple[str, dict, set]:
+    """A page's HTML, what was found on it, and the files that it needs."""
+    pages.render_page(page)
+    return page.html, {k: v for k, v in page.env.items() if k != "link"}, pages.resources
+
+
+def _laid_out(pages: Any, layout: Any, nav: Any, page: Any) -> tuple[str, set]:
+    """A page with all around it, and the files that this needs."""
+    return layout(pages, nav, page).render(), pages.resources
+
+
+def _build_shared(pages: Any) -> None:
+    """Take the steps of smalldocs' own build, with the pages in two processes; none for drafts,
+    listings, and notebooks that run in the browser, of which our project has none.
+    """
+    from smalldocs.layout import SiteNav
+
+    pages.check_output()
+    sources = pages.discover()
+    pages.pages = dict(zip(sources, share_work(pages.read, sources)))
+    pages.load_symbols()
+    every = list(pages.pages.values())
+    for page, (text, found, needed) in zip(every, share_work(partial(_rendered, pages), every)):
+        page.html = text
+        page.env = found
+        pages.resources |= needed
+    nav = SiteNav(pages)
+    layout = _short_layout({str(page.out) for page in every})
+    made = share_work(partial(_laid_out, pages, layout, nav), every)
+    for page, (text, needed) in zip(every, made):
+        place = pages.out / page.out
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+        pages.resources |= needed
+    pages.copy_assets(nav)
+    pages.copy_resources()
+    pages.write_search()
+
+
 def _render_with_smalldocs(stage: Path) -> None:
     """Call smalldocs."""
-    from smalldocs.config import BuildError
+    import smalldocs.site
+    from smalldocs.config import BuildError, load
     from smalldocs.config import ConfigError as ProjectError
-    from smalldocs.site import build
 
     _spare_colours(stage)
+    known = smalldocs.__version__.startswith(_KNOWN_SMALLDOCS)
     try:
-        build(stage, quiet=True)
+        if known:
+            _build_shared(smalldocs.site.Site(load(stage), quiet=True))
+        else:
+            smalldocs.site.build(stage, quiet=True)
     except (BuildError, ProjectError) as e:
         raise RunError(f"smalldocs could not render the site: {one_line(e)}") from e
 
