@@ -4,8 +4,9 @@
         [--shops default,completejourney]
 
 Each campaign takes customers, at random and with replacement, from a shop's log: what they bought
-in the last 28 days of the log, and what was known of them before. A tenth is held back at random
-within five groups by past spend. Those written to buy more, by 0, 5, 10 or 20% on average: three in
+in the last 28 days of the log, and what was known of them before. A tenth is held back at random,
+divided over five groups by past spend as `optimal_control` does: by the spread of what the score
+left of such customers in the 28 days before. Those written to buy more, by 0, 5, 10 or 20% on average: three in
 ten buy anyway (no effect), one in twenty is annoyed and buys nothing like as much, the others buy
 more than the average says, and some who would have stayed away come once. The truth is the mean
 of the effects of each group's own customers; over all, weighted by how many were written to.
@@ -15,12 +16,14 @@ of the effects of each group's own customers; over all, weighted by how many wer
 - false alarms: campaigns of no effect with twelve weekly looks at the revenue so far, of which at
   least one look excludes nought; with `always_valid` and with ±1.96;
 - smallest visible effect (5% two-sided, four times in five), as a share of the mean and of that of
-  the plain difference;
-- the best possible, on the generated shop: the same share of the plain difference, had the score
-  been the spend that the generator's own habits and clocks lead one to expect;
-- optimal allocation: the same campaigns with a tenth held back in all, divided over the groups by
-  the spread of what the score left of such customers in the 28 days before; coverage, and the
-  smallest effect as a share of that of the plain difference with a tenth of each group held back;
+  the plain difference with a tenth of each group held back;
+- equal shares: the same campaigns with a tenth of each group held back; the plain difference is
+  theirs;
+- the best possible, on the generated shop with equal shares: the same share of the plain
+  difference, had the score been the spend that the generator's own habits and clocks lead one to
+  expect;
+- cost: the share of all that is spent which those held back spend, and the smallest effect on the
+  share of buyers, in points, divided and with equal shares;
 - several waves: three of 28 days one after the other to the same customers, pooled by
   `pool_effects`; chance holds back others in each wave, or the same customers in all three. How
   often the 95% interval holds the truth, beside one that takes the waves for independent; and
@@ -61,6 +64,7 @@ DAYS = 28
 WEEKS = 12
 WAVES = 3
 EFFECTS = (0.0, 0.05, 0.1, 0.2)
+CONTROL = 0.1  # held back in all
 
 
 def default_log() -> pd.DataFrame:
@@ -154,31 +158,29 @@ def best_possible() -> float:
     return float(np.sqrt(left / len(spend)) / spend.std())
 
 
-def held_back(
-    group: np.ndarray, rng: np.random.Generator, shares: dict[str, float] | None = None
-) -> np.ndarray:
-    """A tenth of each group, or its own share, at random."""
+def held_back(group: np.ndarray, rng: np.random.Generator, shares: dict[str, float]) -> np.ndarray:
+    """The share of each group, at random."""
     ticket = pd.Series(rng.random(len(group))).groupby(group).rank(pct=True)
-    return (ticket <= (0.1 if shares is None else pd.Series(group).map(shares))).to_numpy()
+    return (ticket <= pd.Series(group).map(shares)).to_numpy()
 
 
-def optimal_shares(shop: dict) -> dict[str, float]:
-    """The share of each group that is held back, by the weeks before the wave."""
-    known = (shop["score"], shop["earlier"], shop["earlier_score"])
-    spread = _expected_spread(*known, shop["group"])
-    sizes = pd.Series(shop["group"]).value_counts().sort_index()
-    return _shares_by_spread(sizes, spread, 0.1).to_dict()
+def shares_of(shop: dict, first: np.ndarray, size: int) -> dict[str, float]:
+    """The share of each group that campaigns of a size hold back; `first`: the score of the first
+    wave.
+    """
+    spread = _expected_spread(first, shop["earlier"], shop["earlier_score"], shop["group"])
+    sizes = pd.Series(shop["group"]).value_counts(normalize=True).sort_index() * size
+    return _shares_by_spread(sizes, spread, CONTROL).to_dict()
 
 
-def coverage(
-    shop: dict, campaigns: int, size: int, draws: int, shares: dict[str, float] | None = None
-) -> dict:
+def coverage(shop: dict, campaigns: int, size: int, draws: int, shares: dict[str, float]) -> dict:
     """How often intervals hold the truth, and what can be seen."""
     rng = np.random.default_rng(1)
     spend_of_all = shop["weekly"].sum(axis=1)
     hits: dict[str, list] = {k: [] for k in ("ours", "normal", "plain", "segment", "normal_seg")}
-    errors: dict[str, list] = {"ours": [], "plain": []}
+    errors: dict[str, list] = {"ours": [], "plain": [], "buyers": []}
     alarms = []
+    withheld = []
     for number in range(campaigns):
         effect = EFFECTS[number % len(EFFECTS)]
         who = rng.integers(0, len(spend_of_all), size)
@@ -204,9 +206,13 @@ def coverage(
             alarms.append(found["p_value"].iloc[-1] <= 0.05)  # as the interval says it
             errors["ours"].append(found["error"].iloc[-1] / spend.mean())
             errors["plain"].append(plain_error / spend.mean())
+            buyers = estimate_effects((spend > 0) * 1.0, strata, shop["score"][who])
+            errors["buyers"].append(buyers["error"].iloc[-1])
+            withheld.append(spend[held].sum() / spend.sum())
     by_segment = np.mean(hits["segment"], axis=0)
-    ours, bare = (_SEEN * float(np.mean(errors[k])) for k in ("ours", "plain"))
+    ours, bare, buyers = (_SEEN * float(np.mean(errors[k])) for k in ("ours", "plain", "buyers"))
     return {
+        "shares": shares,
         "held_back_per_segment": int(min(s.held.sum() for s in strata.values())),
         "coverage": float(np.mean(hits["ours"])),
         "coverage_normal": float(np.mean(hits["normal"])),
@@ -219,27 +225,30 @@ def coverage(
         "smallest_effect": ours,
         "smallest_effect_plain": bare,
         "smallest_effect_ratio": ours / bare,
+        "smallest_effect_buyers": buyers,
+        "spend_held_back": float(np.mean(withheld)),
     }
 
 
-def with_optimal_allocation(shop: dict, plain: float, *sizes: int) -> dict:
-    """The same with a share of each group; `plain`: smallest effect of the plain difference."""
-    shares = optimal_shares(shop)
-    found = coverage(shop, *sizes, shares)
-    kept = ("coverage", "coverage_segments", "held_back_per_segment", "false_alarms_one_look")
-    smallest = found["smallest_effect"]
-    told = {key: found[key] for key in kept} | {"shares": shares, "smallest_effect": smallest}
-    return told | {"smallest_effect_ratio": smallest / plain}
+def both_divisions(shop: dict, campaigns: int, size: int, draws: int) -> dict:
+    """Coverage with the control group divided by spread, beside equal shares."""
+    shares = shares_of(shop, shop["score"], size)
+    alike = coverage(shop, campaigns, size, draws, dict.fromkeys(shares, CONTROL))
+    found = coverage(shop, campaigns, size, draws, shares)
+    plain = {key: alike[key] for key in ("coverage_plain", "smallest_effect_plain")}
+    ratio = found["smallest_effect"] / plain["smallest_effect_plain"]
+    return found | plain | {"smallest_effect_ratio": ratio, "equal_shares": alike}
 
 
 def weekly_looks(shop: dict, campaigns: int, size: int) -> dict:
     """How often twelve weekly looks at a campaign of no effect give an alarm."""
     rng = np.random.default_rng(2)
     ever = {"always_valid": 0, "normal": 0}
+    shares = shares_of(shop, shop["score"], size)
     for number in range(campaigns):
         who = rng.integers(0, len(shop["score"]), size)
         group = shop["group"][who]
-        held = held_back(group, rng)
+        held = held_back(group, rng, shares)
         strata, _ = stratify(group, held, draws=1, seed=number)
         score = shop["score"][who]
         planned = estimate_effects(shop["earlier"][who], strata, shop["earlier_score"][who])
@@ -279,14 +288,15 @@ def pooled_waves(shop: dict, campaigns: int, size: int, draws: int, same: bool) 
     rng = np.random.default_rng(3)
     hits: dict[str, list] = {"pooled": [], "independent": []}
     alarms: dict[str, list] = {"always_valid": [], "normal": []}
+    shares = shares_of(shop, shop["score"][0], size)
     for number in range(campaigns):
         effect = EFFECTS[number % len(EFFECTS)]
         who = rng.integers(0, len(shop["group"]), size)
         group = shop["group"][who]
-        held = held_back(group, rng)
+        held = held_back(group, rng, shares)
         waves, truths = [], []
         for spend, score in zip(shop["spend"], shop["score"]):
-            held = held if same else held_back(group, rng)
+            held = held if same else held_back(group, rng, shares)
             more = with_letter(spend[who], effect, rng)
             strata, names = stratify(group, held, draws=draws, seed=number)
             outcome = np.where(held, spend[who], more)
@@ -343,10 +353,7 @@ def main() -> None:
         found = result["shops"].get(name, {})
         if not asked.only_waves:
             shop = customers_of(log, DAYS)
-            numbers = (asked.campaigns, asked.customers, asked.draws)
-            found = coverage(shop, *numbers)
-            plain = found["smallest_effect_plain"]
-            found["optimal_allocation"] = with_optimal_allocation(shop, plain, *numbers)
+            found = both_divisions(shop, asked.campaigns, asked.customers, asked.draws)
             found |= weekly_looks(customers_of(log, 7 * WEEKS), asked.campaigns, asked.customers)
         three = waves_of(log)
         found["waves"] = {

@@ -11,8 +11,13 @@ known at its beginning bring in 90 days:
 - smoothing, damped trend, Theta, robust line (Theil and Sen, in logarithms): of the weekly totals
   of customers known for up to 13 weeks, so that nobody joins; for the others in proportion;
 - cohorts: spend per customer and day by age, a power of the age, over the whole log; and the same
-  curve at the level of the last 90 days;
-- model and smoothing: their mean;
+  curve at the level of the last 90 days; and two curves, one for customers who arrived after the
+  first 60 days and one for those who were there, about whose age the log says too little;
+- season: the model times a season, squared season over squared season plus squared standard error
+  of it believed: of the same weeks a year before, where the log has them, or of a wave of one year
+  (sine and cosine) in all weeks over the cohorts' curve;
+- model and smoothing: their mean; weighted mean: of the first eight rules, in logarithms, by one
+  over the mean squared error in the windows that had ended by then;
 - closest so far: at each cut, the rule with the smallest root mean squared error in the windows
   that had ended by then.
 
@@ -27,13 +32,12 @@ import ibis
 import numpy as np
 import pandas as pd
 from scipy.stats import theilslopes
-from value import AHEAD, CUTS, SHOPS, cleaned
+from value import AHEAD, CUTS, SHOPS, STEP, cleaned
 
 from retail_ci.core.config import find_root
 from retail_ci.customers.features import epoch_day, reference_date
 from retail_ci.customers.lifetime_value import HiddenWindows
 
-STEP = 45  # days from one window to the one before
 LEAST = 60  # days of log before a window
 WEEKS = 13  # of totals, at most
 FEWEST = 5  # weeks of totals
@@ -41,6 +45,10 @@ BIN = 15  # days of age that share a rate
 ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 BETAS = (0.01, 0.05, 0.1, 0.2)
 DAMPINGS = (0.8, 0.9, 0.95)
+YEAR = 364  # days: the same weekdays
+USUAL = 0.1  # miss of a rule, as a logarithm; counts as much as two windows
+MIXED = ("model", "with boosting", "smoothing", "damped trend", "Theta", "robust line", "cohorts")
+MIXED += ("cohorts at the last level",)
 NAMES = ("default", "completejourney", "cdnow")
 
 
@@ -111,26 +119,94 @@ def from_series(spend: Spend, cut: int) -> dict[str, float]:
     return {k: v * AHEAD / 7 * month[0] / month[1] for k, v in by_weeks(totals).items()}
 
 
+class AgeCurve:
+    """Spend per customer and day by age: a power of the age, of customers known by a day."""
+
+    def __init__(self, known: np.ndarray, first: np.ndarray, cut: int):
+        """`known`: their spend by day. `first`: the first day of each. `cut`: the day."""
+        self.known, self.first, self.cut = known, first[:, None], cut
+        age = np.arange(cut)[None, :] - self.first
+        self.lived = age >= 0
+        self.bins = (cut + AHEAD) // BIN + 1
+        self.place = np.maximum(age, 0) // BIN
+        came = np.bincount(self.place[self.lived], known[self.lived], self.bins)
+        people = np.bincount(self.place[self.lived], minlength=self.bins)
+        middle = np.log((np.arange(self.bins) + 0.5) * BIN)
+        use = (came > 0) & (people > 0) & (np.arange(self.bins) > 0)
+        self.fits = use.sum() >= 3
+        if self.fits:
+            rates = np.log(came[use] / people[use])
+            line = np.polyfit(middle[use], rates, 1, w=np.sqrt(came[use]))
+            self.curve = np.exp(np.polyval(line, middle))
+
+    def total(self) -> float:
+        """What the 90 days after the day are expected to bring."""
+        ahead = np.arange(self.cut, self.cut + AHEAD)[None, :] - self.first
+        return float(self.curve[ahead // BIN].sum())
+
+    def level(self) -> float:
+        """What the last 90 days brought, over what the curve says of them."""
+        late = self.lived & (np.arange(self.cut) >= self.cut - AHEAD)
+        return float(self.known[late].sum() / self.curve[self.place[late]].sum())
+
+    def weeks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Middle days of weeks, and the logarithm of what came over the curve."""
+        expected = np.where(self.lived, self.curve[self.place], 0.0).sum(axis=0)
+        count = self.cut // 7
+        start = self.cut - 7 * count
+        sums = [v[start:].reshape(count, 7).sum(axis=1) for v in (self.known.sum(axis=0), expected)]
+        day = start + 7 * np.arange(count) + 3
+        use = (sums[0] > 0) & (sums[1] > 0) & (day >= 28)
+        return day[use], np.log(sums[0][use] / sums[1][use])
+
+
 def from_cohorts(spend: Spend, cut: int) -> dict[str, float]:
     """Totals of the 90 days after a cut by spend at each age."""
-    first = spend.first[spend.first < cut][:, None]
-    age = np.arange(cut)[None, :] - first
-    lived = age >= 0
+    first = spend.first[spend.first < cut]
     known = spend.between(0, cut, cut)
-    bins = (cut + AHEAD) // BIN + 1
-    came = np.bincount(age[lived] // BIN, known[lived], bins)
-    people = np.bincount(age[lived] // BIN, minlength=bins)
-    middle = np.log((np.arange(bins) + 0.5) * BIN)
-    use = (came > 0) & (people > 0) & (np.arange(bins) > 0)
-    if use.sum() < 3:
+    curve = AgeCurve(known, first, cut)
+    if not curve.fits:
         return {}
-    rates = np.log(came[use] / people[use])
-    curve = np.exp(np.polyval(np.polyfit(middle[use], rates, 1, w=np.sqrt(came[use])), middle))
-    ahead = np.arange(cut, cut + AHEAD)[None, :] - first
-    total = curve[ahead // BIN].sum()
-    late = lived & (np.arange(cut) >= cut - AHEAD)
-    level = known[late].sum() / curve[age[late] // BIN].sum()
-    return {"cohorts": total, "cohorts at the last level": total * level}
+    found = {"cohorts": curve.total(), "cohorts at the last level": curve.total() * curve.level()}
+    new = first >= LEAST
+    parts = [AgeCurve(known[own], first[own], cut) for own in (~new, new) if own.any()]
+    if all(part.fits for part in parts):
+        found["cohorts, arrivals apart"] = sum(part.total() for part in parts)
+    return found
+
+
+def believed(season: float, square: float) -> float:
+    """A season, shrunk by the square of its standard error."""
+    return season**3 / (season**2 + square) if season else 0.0
+
+
+def yearly_wave(day: np.ndarray, weeks: np.ndarray, cut: int) -> float:
+    """What a wave of one year says of the 90 days after a cut, beside the weeks before it."""
+    turn = 2 * np.pi / YEAR
+    wave = np.column_stack([np.ones(len(day)), np.cos(turn * day), np.sin(turn * day)])
+    line = np.linalg.lstsq(wave, weeks, rcond=None)[0]
+    left = weeks - wave @ line
+    alike = np.clip(left[1:] @ left[:-1] / max(left @ left, 1e-12), 0, 0.9)
+    noise = left @ left / (len(left) - 3) * (1 + alike) / (1 - alike)
+    ahead = cut + np.arange(AHEAD)
+    away = np.array([1.0, np.cos(turn * ahead).mean(), np.sin(turn * ahead).mean()])
+    away -= wave.mean(axis=0)
+    return believed(float(away @ line), float(away @ np.linalg.inv(wave.T @ wave) @ away * noise))
+
+
+def seasons(spend: Spend, cut: int, last_year: float | None) -> dict[str, float]:
+    """Logarithms of the seasons that are believed; `last_year`: of the same weeks."""
+    curve = AgeCurve(spend.between(0, cut, cut), spend.first[spend.first < cut], cut)
+    if not curve.fits:
+        return {}
+    day, weeks = curve.weeks()
+    found = {"season, same weeks": 0.0}
+    own = weeks[(day >= cut - YEAR) & (day < cut - YEAR + AHEAD)]
+    if last_year is not None and len(own) > 3:
+        found["season, same weeks"] = believed(last_year, own.var(ddof=1) / len(own))
+    if len(day) >= 10:
+        found["season, yearly wave"] = yearly_wave(day, weeks, cut)
+    return found
 
 
 def errors_at(spend: Spend, windows: HiddenWindows, start: int) -> dict[str, float] | None:
@@ -146,7 +222,17 @@ def errors_at(spend: Spend, windows: HiddenWindows, start: int) -> dict[str, flo
     found |= from_series(spend, cut) | from_cohorts(spend, cut)
     if "smoothing" in found:
         found["model and smoothing"] = (found["model"] + found["smoothing"]) / 2
+    for rule, season in seasons(spend, cut, windows.last_year(start)).items():
+        found[rule] = found["model"] * np.exp(season)
     return {k: float(np.log(v / window["actual"].sum())) for k, v in found.items()}
+
+
+def weighted(table: pd.DataFrame, days: int) -> float:
+    """The error of the weighted mean in the window that begins so many days before the end."""
+    rules = [rule for rule in MIXED if rule in table and pd.notna(table.loc[days, rule])]
+    past = table[table.index >= days + AHEAD].head(6)[rules]
+    squares = (2 * USUAL**2 + (past**2).sum()) / (past.notna().sum() + 2)
+    return float((table.loc[days, rules] / squares).sum() / (1 / squares).sum())
 
 
 def measure(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -163,7 +249,9 @@ def measure(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         past = table[table.index >= days + AHEAD].head(6)
         error = np.sqrt((past**2).mean())[table.loc[days].notna()].dropna()
         chosen[days] = table.loc[days, error.idxmin()] if len(error) else table.loc[days, "model"]
+    mean = pd.Series({days: weighted(table, days) for days in table.index})
     table["closest so far"] = pd.Series(chosen)
+    table["weighted mean"] = mean
     return table.loc[list(CUTS)], table[table.index >= max(CUTS) + AHEAD]
 
 

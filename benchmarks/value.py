@@ -9,7 +9,8 @@ the next 90 days are forecast as `customer_lifetime_value` does, and what came i
 
 - total: expected over actual net revenue of the customers known at the cut; beside it the same of
   the model alone (MBG/NBD with Gamma-Gamma), and of the forecast corrected by its last miss;
-- whether the 95% interval of the total holds what came;
+- whether the 95% interval of the total holds what came; and in how many of all windows, 45 days
+  apart, that have one before them;
 - noise: how far the total would lie from a perfect mean, nine times in ten: by the chance of each
   purchase alone, and by the ups and downs of the weeks about a line through the window; change:
   what the customers known 90 days before the cut brought in the window, over their 90 days before;
@@ -58,6 +59,7 @@ SHOPS = {
 }
 FEWEST = 30  # customers of a segment whose coverage is told
 AHEAD = 90  # days of a window
+STEP = 45  # days from one window to the one before
 WIDTH = 1.644854  # standard deviations on either side that hold nine in ten
 
 
@@ -142,6 +144,21 @@ def at_cut(windows: HiddenWindows, cut: int, segments: pd.Series) -> dict:
     }
 
 
+def totals_inside(windows: HiddenWindows, end: int) -> dict:
+    """In how many windows of a log the interval of the total holds what came; `end`: its day."""
+    inside = []
+    for start in range(end - AHEAD, windows.begin, -STEP):
+        window = windows.at(start)
+        if window is None:
+            continue
+        forecast = forecast_value(window, start, windows)
+        if forecast.misses:
+            total = float(forecast.value.sum())
+            low, high = total_interval(total, total, forecast.misses)
+            inside.append(bool(low <= window["actual"].sum() <= high))
+    return {"windows": len(inside), "inside": sum(inside)}
+
+
 def measure(path: Path) -> dict:
     """A shop at its cuts."""
     lines = ibis.duckdb.connect().read_parquet(path)
@@ -155,7 +172,8 @@ def measure(path: Path) -> dict:
         at = at_cut(windows, epoch_day(cut), segments_before(frame, cut))
         found[str(days)] = at | spread_of_totals(daily, epoch_day(cut))
         print(f"  {days} days before the end: {found[str(days)]}", flush=True)
-    return {"days": (end - lines.day.min().execute()).days, "cuts": found}
+    log = {"days": (end - lines.day.min().execute()).days}
+    return log | {"intervals": totals_inside(windows, epoch_day(end)), "cuts": found}
 
 
 def visits_of(customers: int) -> pd.DataFrame:

@@ -665,18 +665,17 @@ def _about_list(segment: Any) -> str:
 
 # %% ../nbs/12_cli.ipynb #4c27b9ba
 def _tell_division(people: Any, log: Any, control: float, days: int) -> None:
-    """Say how the control group would be divided by the spread of spend, or why it cannot be."""
-    from retail_ci.export.measure import optimal_control
+    """Say how `campaigns draw` would divide the control group, and how to have equal shares."""
+    from retail_ci.core.formats import share
 
-    try:
-        shares = optimal_control(people, log, control=control, days=days)
-    except DataError as e:
-        print(f"draw --allocation optimal cannot be used here. {e}")
-        return
-    if len(set(shares.values())) > 1:
+    shares, why = _shares_or_why(people, log, control, days)
+    if why:
+        print(why)
+    elif len(set(shares.values())) > 1:
         print(
-            f"With campaigns.control={control:g}, draw --allocation optimal would hold back "
-            f"the same number in all: {_span_of(shares)}, where spend varies more."
+            f"With campaigns.control={control:g}, `campaigns draw` holds back {_span_of(shares)}, "
+            f"where spend varies more, and {share(control, 1)} in all. The lines above are for the "
+            "same share of each segment, which --allocation proportional holds back."
         )
 
 
@@ -735,22 +734,25 @@ def campaigns_draw(
     # only these, such as runs/NAME/targets/targets.csv: a file with a column customer_id
     customers: str = "",
     columns: str = "",  # what the column of this file is called: customer_id=Card
-    # proportional: the same share of each segment is held back; optimal: more where spend varies
-    allocation: str = "proportional",
+    # optimal: more is held back where spend varies more; proportional: the same of each segment
+    allocation: str = "optimal",
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
     names = _columns_of_list(customers, columns)
-    if allocation not in ("proportional", "optimal"):
-        raise ConfigError(f"--allocation must be proportional or optimal, found {allocation!r}.")
+    if allocation not in ("optimal", "proportional"):
+        raise ConfigError(
+            f"--allocation must be optimal or proportional, found {allocation!r}; leave it out for "
+            "optimal, which holds back more where spend varies more."
+        )
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, share
     from retail_ci.export.ledger import draw_run, write_lists
 
-    shares = None
+    shares, why = None, ""
     if allocation == "optimal":
-        shares = _optimal_shares(run, wave, day, days, customers or None, names)
+        shares, why = _optimal_shares(run, wave, day, days, customers or None, names)
     drawn, notes = draw_run(run, wave, day, days, customers or None, names, shares)
     folder = Path(out) if out else run.path.parent / "waves" / wave
     summary = write_lists(drawn, folder, bom)
@@ -758,16 +760,16 @@ def campaigns_draw(
         f"{row.segment}: {count(row.send)} to contact, {count(row.control)} held back"
         for row in summary.itertuples()
     ]
-    if shares and len(set(shares.values())) > 1:
+    held = _shares_drawn(drawn)
+    if why:
+        said.append(why)
+    elif len(set(held.values())) > 1:
         said.append(
-            f"Held back: {_span_of(shares)}, where spend varies more; "
-            f"{share(drawn.control, 1)} in all."
+            f"Held back: {_span_of(held)}, where spend varies more; {share(drawn.control, 1)} in "
+            "all."
         )
-    elif shares:
-        said.append(
-            "The same share of each segment is held back: they are too small, or differ too "
-            "little, to divide it otherwise."
-        )
+    elif allocation == "optimal":
+        said.append(f"The same share of each segment is held back: {share(drawn.control, 1)}.")
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
 
 
@@ -779,18 +781,45 @@ def _span_of(shares: dict[str, float]) -> str:
     return f"from {share(shares[few], 1)} of {few} to {share(shares[most], 1)} of {most}"
 
 
-def _optimal_shares(
-    run: Any, wave: str, day: str, days: int, customers: str | None, names: dict[str, str] | None
-) -> dict[str, float]:
-    """The share of each segment that a new wave holds back; nothing for one that was drawn."""
-    from retail_ci.export.ledger import free_customers, ledger_of, list_waves
+def _shares_drawn(wave: Any) -> dict[str, float]:
+    """The share of each segment that a wave holds back."""
+    known = wave.table[wave.table["probability"].notna()]
+    return known.groupby("segment")["probability"].first().to_dict()
+
+
+def _shares_or_why(
+    people: Any, log: Any, control: float, days: int
+) -> tuple[dict[str, float], str]:
+    """The share of each segment by the spread of spend; where the log cannot tell it, the same of
+    each, and why.
+    """
     from retail_ci.export.measure import optimal_control
 
-    if wave in set(list_waves(ledger_of(run))["wave"]):
-        return {}
-    people = free_customers(run, day, days, customers, names)[["customer_id", "segment"]]
+    try:
+        return optimal_control(people, log, control=control, days=days), ""
+    except DataError:
+        alike = dict.fromkeys(people["segment"].unique(), control)
+        return alike, (
+            "The same share of each segment is held back: the log is too short, or these "
+            f"customers are too few, to tell how much spend varies over {days} days."
+        )
+
+
+def _optimal_shares(
+    run: Any, wave: str, day: str, days: int, customers: str | None, names: dict[str, str] | None
+) -> tuple[dict[str, float] | None, str]:
+    """The share of each segment that a wave holds back, and why it is the same of each where the
+    log cannot tell; those of a wave that was drawn, if the config asks for as many.
+    """
+    from retail_ci.export.ledger import free_customers, ledger_of, list_waves, read_wave
+
     control = run.config.campaigns.control
-    return optimal_control(people, run.read("transactions"), control=control, days=days)
+    ledger = ledger_of(run)
+    if wave in set(list_waves(ledger)["wave"]):
+        drawn = read_wave(ledger, wave)
+        return (_shares_drawn(drawn) if drawn.control == control else None), ""
+    people = free_customers(run, day, days, customers, names)[["customer_id", "segment"]]
+    return _shares_or_why(people, run.read("transactions"), control, days)
 
 
 def campaigns_list(
@@ -1442,7 +1471,7 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
-        "retail-ci campaigns draw june --day 2026-06-01 --allocation optimal",
+        "retail-ci campaigns draw june --day 2026-06-01 --allocation proportional",
         "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],

@@ -132,9 +132,12 @@ def test_from_the_draw_to_the_result(shop):
         (["list", "--set", "name=x"], 4, "run of 'x' yet; run `retail-ci run --config small --set"),
         (["measure", "spring", "--contact-cost", "-1"], 3, "from 0 to 1000000000, found -1"),
         (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
-        (["draw", "other", "--allocation", "best"], 2, "must be proportional or optimal, found"),
-        (["draw", "spring", "--allocation", "optimal"], 0, "the shares of the segments as they"),
-        (["draw", "march", "--day", "2026-03-01", "--allocation", "optimal"], 0, "The same share"),
+        (["draw", "other"], 4, "to 2026-01-30; draw this one from 2026-01-31 on."),
+        (["draw", "other", "--allocation", "best"], 2, "must be optimal or proportional, found"),
+        (["draw", "spring"], 0, "; the ledger's groups stand.\n"),
+        (["draw", "spring", "--days", "9"], 0, "groups stand, and days as they were then."),
+        (["draw", "spring", "--set", "campaigns.control=0.2"], 0, "and control as it was then."),
+        (["draw", "march", "--day", "2026-03-01"], 0, "segment is held back: 10.0%.\n"),
     ):
         done = shop.here("campaigns", *words, *(["--config", "small"]))
         assert done.returncode == code and said in done.stdout + done.stderr, (words, done)
@@ -145,22 +148,48 @@ def test_from_the_draw_to_the_result(shop):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
 
 
-def test_a_control_group_is_divided_by_the_spread_of_spend(shop):
-    """As many are held back as of every segment alike, each with the probability in the ledger."""
-    words = ["--config", "small", "--set", "campaigns.control=0.3", "--allocation", "optimal"]
+def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
+    """As many are held back as of every segment alike, each with the probability in the ledger.
+    Segments of the small shop are too small for the fifty that each keeps, so ten are kept here.
+    """
+    monkeypatch.setattr("retail_ci.export.measure._KEPT", 10)
+    words = ["--config", "small", "--set", "campaigns.control=0.3"]
+    plan = shop.here("campaigns", "plan", *words)
     done = shop.here("campaigns", "draw", "spring", *words)
     assert done.returncode == 0, done.stderr
     table = read_wave(shop.home("small") / "ledger", "spring").table
     held = (table["arm"] == "control").astype(float)
     asked = table.groupby("segment")["probability"]
     assert (asked.nunique() == 1).all() and asked.first().nunique() > 1
-    assert asked.first().between(0.15, 0.5).all()
+    assert asked.first().between(0.15, 1 / 3 + 1e-4).all()
     assert held.mean() == pytest.approx(0.3, abs=0.01)
     apart = (held - table["probability"]).groupby(table["segment"]).sum().abs()
     assert (apart <= 1).all()  # to within one customer
     shares = asked.first()
     assert f"{100 * shares.min():.1f}% of {shares.idxmin()}" in done.stdout
     assert f"{100 * shares.max():.1f}% of {shares.idxmax()}" in done.stdout
+    told = re.search("from .*? where spend varies more", done.stdout)[0]
+    assert told in plan.stdout and "which --allocation proportional holds back" in plan.stdout
+    again = shop.here("campaigns", "draw", "spring", *words)
+    assert "; the ledger's groups stand.\n" in again.stdout and told in again.stdout
+    alike = ["--allocation", "proportional"]
+    other = shop.here("campaigns", "draw", "spring", *words, *alike)
+    assert "and the shares of the segments as they were then." in other.stdout
+    march = shop.here("campaigns", "draw", "march", "--day", "2026-03-01", *words, *alike)
+    assert march.returncode == 0 and "where spend varies" not in march.stdout
+    table = read_wave(shop.home("small") / "ledger", "march").table
+    assert table["probability"].eq(0.3).all()
+
+
+def test_a_log_too_short_to_tell_the_spread_gets_equal_shares(shop):
+    """A wave of 200 days: too little of the year lies before its like."""
+    words = ["--config", "small", "--days", "200", "--set", "campaigns.control=0.3"]
+    for command in (["plan"], ["draw", "long"]):
+        done = shop.here("campaigns", *command, *words)
+        assert done.returncode == 0, done.stderr
+        assert "The same share of each segment is held back: the log is too short" in done.stdout
+    table = read_wave(shop.home("small") / "ledger", "long").table
+    assert table["probability"].eq(0.3).all()
 
 
 def test_what_a_wave_brought_is_found_in_a_log_that_goes_on(shop, tmp_path):

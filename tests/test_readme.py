@@ -509,11 +509,7 @@ REFUSED = {
     r"retail-ci forget C00017": (2, "made up by the generator, so there is nobody to forget"),
     r"retail-ci campaigns draw easter --set .*": (
         4,
-        "draw this one after its end, or shorten it",
-    ),
-    r"retail-ci campaigns draw june .* --allocation optimal": (
-        3,
-        "so that the spread of their spend can be told, found too few",
+        "; draw this one from ",
     ),
     r"retail-ci campaigns draw (easter|summer) --customers .*": (
         3,

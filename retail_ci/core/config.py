@@ -616,7 +616,8 @@ class CampaignsConfig:
     suppressed : list[str] | str | None
         Column in which anything but a plain no forbids contact; found in the same way.
     control : float
-        Share of each segment that is held back, to measure what the campaign does.
+        Share of the customers that is held back, to measure what the campaign does: of each
+        segment in `campaigns`, in all in `campaigns draw`, more where spend varies more.
     offers : int
         Products offered to each customer, at most.
     wave : str

@@ -17,7 +17,7 @@ from ..core.errors import ConfigError
 
 # %% auto #0
 __all__ = ['TREES', 'load_lightgbm', 'SpendBooster', 'spend_deviance', 'contender_wins', 'season_weight', 'SpendIntervals',
-           'total_interval', 'ChanceCalibration', 'brier_skill', 'GapCurve', 'day_reached']
+           'spread_of_misses', 'total_interval', 'ChanceCalibration', 'brier_skill', 'GapCurve', 'day_reached']
 
 # %% ../../nbs/02b_forecasts.ipynb #1b2edd7d
 _ROUNDS = 60  # trees of each of the two steps
@@ -274,6 +274,28 @@ class SpendIntervals:
 _USUAL_MISS = 0.1  # of a total, as a logarithm; counts as much as two windows
 
 
+def spread_of_misses(misses: Sequence[float]) -> float:
+    """How far a total is off as a rule: a root mean square, held to a usual miss.
+
+    Parameters
+    ----------
+    misses : list of float
+        Logarithms of what came over what was expected in earlier hidden windows.
+
+    Returns
+    -------
+    float
+        As a logarithm.
+
+    Examples
+    --------
+    >>> round(spread_of_misses([0.1, -0.1]), 3), round(spread_of_misses([0.2, 0.2]), 3)
+    (0.1, 0.158)
+    """
+    squares = 2 * _USUAL_MISS**2 + float(np.sum(np.square(misses)))
+    return float(np.sqrt(squares / (len(misses) + 2)))
+
+
 def total_interval(low: Any, high: Any, misses: Sequence[float]) -> tuple[Any, Any]:
     """Widen a 95% interval of a total by how far earlier totals were off.
 
@@ -299,9 +321,7 @@ def total_interval(low: Any, high: Any, misses: Sequence[float]) -> tuple[Any, A
     """
     if not len(misses):
         return low, high
-    count = len(misses) + 2
-    spread = np.sqrt((2 * _USUAL_MISS**2 + float(np.sum(np.square(misses)))) / count)
-    factor = float(np.exp(student.ppf(0.975, count) * spread))
+    factor = float(np.exp(student.ppf(0.975, len(misses) + 2) * spread_of_misses(misses)))
     return low / factor, high * factor
 
 # %% ../../nbs/02b_forecasts.ipynb #02bnv002

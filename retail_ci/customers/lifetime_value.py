@@ -29,6 +29,7 @@ from retail_ci.customers.forecasts import (
     day_reached,
     season_weight,
     spend_deviance,
+    spread_of_misses,
 )
 from retail_ci.customers.purchase_model import (
     ANSWERS,
@@ -849,14 +850,31 @@ def _weigh_season(
     return season_weight(last, known), last
 
 
+_SHIFTS = np.sqrt(1.5) * np.array([-1.0, 0.0, 1.0])  # of a total: their standard deviation is 1
+
+
 def _scatter(
     value: np.ndarray, past: list[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The 90% interval of each customer, learned from the latest windows; missing without one."""
+    """The 90% interval of each customer, learned from the latest windows; missing without one.
+
+    Each window counts at its own level, and with totals as far above and below it as totals were
+    off in all of them.
+    """
     if not past:
         return np.full(len(value), np.nan), np.full(len(value), np.nan)
-    forecasts, came = (np.concatenate(parts) for parts in zip(*past[:_TRIED]))
-    return SpendIntervals().fit(forecasts, came).predict(value)
+    levels = [_miss(came, forecast) for forecast, came in past]
+    apart = spread_of_misses([level for level in levels if level is not None])
+    moved = np.exp(apart * _SHIFTS)
+    lessons = [
+        (forecast * np.exp(level or 0.0), came * times)
+        for (forecast, came), level in zip(past[:_TRIED], levels)
+        for times in moved
+    ]
+    forecasts, came = (np.concatenate(parts) for parts in zip(*lessons))
+    usual = SpendIntervals()
+    group, most = usual.group * len(moved), usual.most
+    return SpendIntervals(group=group, most=most).fit(forecasts, came).predict(value)
 
 # %% ../../nbs/03e_lifetime_value.ipynb #5ea60002
 _REACH = np.array([1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 75, 90])  # days of a curve of chances
@@ -1511,6 +1529,27 @@ def customer_lifetime_value(
     return worth.assign(visits=table["visits"], value_per_visit=table["value"])
 
 # %% ../../nbs/03e_lifetime_value.ipynb #5ea50011
+def _inside_words(shops: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say in how many windows the 95% interval of the total held what came."""
+    cuts = [cut["total_inside"] for shop in shops.values() for cut in shop["cuts"].values()]
+    known = [inside for inside in cuts if inside is not None]
+    if not known:
+        return ""
+    said = (
+        f" The 95% interval of the total held what came at {count(sum(known))} of "
+        f"{counted(len(known), 'cut')}"
+    )
+    every = [shop["intervals"] for shop in shops.values() if "intervals" in shop]
+    windows = sum(found["windows"] for found in every)
+    if not windows:
+        return f"{said}."
+    inside = sum(found["inside"] for found in every)
+    return (
+        f"{said}, and in {count(inside)} of {counted(windows, 'window')} of the logs, 45 days "
+        "apart, that have one before them."
+    )
+
+
 def _benchmark_table(shops: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """What benchmarks/value.py found: a row per shop and cut."""
     return pd.DataFrame(

@@ -308,11 +308,7 @@ def _who_is_free(
     taken = ids.isin(list(busy))
     others = ids[~alone]
     if len(others) and taken[~alone].all():
-        raise RunError(
-            f"Everybody who may be contacted is in the wave {busy[others[0]]!r}"
-            f" on one of the days from {plan.day.date()} on; draw this one after its end, or "
-            "shorten it."
-        )
+        _refuse_busy(plan, [w for w in waves if w.name in {busy[c] for c in others}])
     told = []
     if taken.any():
         named = ", ".join(sorted({busy[c] for c in ids[taken]}))
@@ -321,6 +317,18 @@ def _who_is_free(
             f"of these days ({named}), and left out."
         ]
     return people[~taken].reset_index(drop=True), alone[~taken], told
+
+
+def _refuse_busy(plan: Wave, waves: list[Wave]) -> None:
+    """Refuse a plan whose customers are all in these waves on some of its days."""
+    names = " or ".join(sorted(repr(wave.name) for wave in waves))
+    until = (min(wave.day for wave in waves) - plan.day).days
+    shorter = f", or give it at most {counted(until, 'day')}" if until > 0 else ""
+    raise RunError(
+        f"Everybody who may be contacted is in the wave {names} on some of the days from "
+        f"{plan.day.date()} to {(plan.end - pd.Timedelta(days=1)).date()}; draw this one from "
+        f"{max(wave.end for wave in waves).date()} on{shorter}."
+    )
 
 
 def _check_shares(control: Mapping[str, float], segments: pd.Series) -> None:
@@ -368,11 +376,13 @@ def _draw_new(
 def _about_earlier(wave: Wave, plan: Wave, control: float | Mapping[str, float]) -> str:
     """What to say where a wave exists."""
     asked = {"day": plan.day, "days": plan.days}
-    asked |= {} if isinstance(control, Mapping) else {"control": control}
     other = [k for k, v in asked.items() if getattr(wave, k) != v]
     said = f"The wave {wave.name!r} was drawn from the run {wave.run}; the ledger's groups stand"
-    if wave.table["probability"].nunique() > 1 or isinstance(control, Mapping):
-        other = [k for k in other if k != "control"] + ["the shares of the segments"]
+    drawn = wave.table.groupby("segment")["probability"].first().dropna()
+    each = control if isinstance(control, Mapping) else dict.fromkeys(drawn.index, control)
+    if any(each.get(segment) != own for segment, own in drawn.items()):
+        divided = drawn.nunique() > 1 or isinstance(control, Mapping)
+        other.append("the shares of the segments" if divided else "control")
     if not other:
         return f"{said}."
     were = "they were" if len(other) > 1 or other[0].endswith("s") else "it was"

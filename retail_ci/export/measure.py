@@ -1316,9 +1316,8 @@ def _effects_shown(effects: pd.DataFrame, currency: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../../nbs/08e_measure.ipynb #aafb1b18
-_MOST = 0.5  # of a segment is held back at most where segments differ
-
-
+_MOST = 1 / 3  # of a segment is held back at most where segments differ
+_KEPT = 50  # held back in a segment, if the same share of each holds back as many
 _BINS = 10
 
 
@@ -1344,13 +1343,14 @@ def _shares_by_spread(sizes: pd.Series, spread: pd.Series, control: float) -> pd
     if not 0 < control < _MOST or not (wide > 0).any():
         return found
     wide = wide.clip(lower=wide[wide > 0].min())
-    ends = control / 2, min(2 * control, _MOST)
-    low, high = 0.0, float(ends[1] / wide.min())
+    most = min(2 * control, _MOST)
+    least = (_KEPT / sizes[large]).clip(control / 2, control)
+    low, high = 0.0, float(most / wide.min())
     for _ in range(60):  # halving
         middle = (low + high) / 2
-        held = float((sizes[large] * (middle * wide).clip(*ends)).sum())
+        held = float((sizes[large] * (middle * wide).clip(least, most)).sum())
         low, high = (middle, high) if held < control * sizes[large].sum() else (low, middle)
-    found[large] = (high * wide).clip(*ends).round(4)
+    found[large] = (high * wide).clip(least, most).round(4)
     return found
 
 
@@ -1374,7 +1374,8 @@ def optimal_control(
     -------
     dict[str, float]
         The share of each segment, for `draw_wave`: between half and twice `control`, at most a
-        half; `control` itself in segments that hold back fewer than 20.
+        third. A segment keeps 50 held back, or as many as `control` gives it if that is fewer;
+        below 20 it has `control` itself.
 
     Raises
     ------
