@@ -325,7 +325,8 @@ def worn(*names: str):
     return lambda frame: functools.reduce(lambda f, name: GUISES[name](f), names, frame)
 
 
-# a guise alone tells more where it fails: `clean` reads each of them, and all others read as it does
+# A guise alone tells more where it fails: `clean` reads each of them, and the others read as it
+# does.
 FEW_GUISES = {" and ".join(names): worn(*names) for names in WORN_TOGETHER}
 FEW_GUISES |= {n: guise for n, guise in GUISES.items() if n not in sum(WORN_TOGETHER, ())}
 
