@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from random import Random
 
 import pandas as pd
 import pytest
@@ -29,7 +28,9 @@ SETTINGS = dict(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-SHOPS = int(os.environ.get("SHOPS", 3))  # how many are drawn beside those of the list (`make soak`)
+SHOPS = int(
+    os.environ.get("SHOPS", 1)
+)  # how many are drawn beside those of the list: 200 in `soak`
 DRAWN = 6  # of each so many shops one has its figures drawn; those of the others are put together
 LEVELS = {  # what a shop of the list may be like: any two of these meet in one of them
     "products": (2, 6, 20),
@@ -60,26 +61,6 @@ def all_meetings() -> list[tuple]:
     ]
 
 
-def rows_of_levels() -> list[dict[str, int]]:
-    """Few rows in which every pair of levels meets: each begins with the first pair that is
-    missing, and is the best of those that are drawn for the rest.
-    """
-    rng = Random(2)
-    missing = dict.fromkeys(all_meetings())
-    rows = []
-    while missing:
-        first = dict(next(iter(missing)))
-        drawn = [
-            {name: first.get(name, rng.randrange(len(levels))) for name, levels in LEVELS.items()}
-            for _ in range(400)
-        ]
-        best = max(drawn, key=lambda row: len(meetings(row) & missing.keys()))
-        rows.append(best)
-        for met in meetings(best):
-            missing.pop(met, None)
-    return rows
-
-
 def shop_of(row: dict[str, int], seed: int) -> Shop:
     """The shop of a row of levels."""
     is_like = {name: LEVELS[name][level] for name, level in row.items()}
@@ -88,7 +69,23 @@ def shop_of(row: dict[str, int], seed: int) -> Shop:
     return Shop(columns=columns, tables=tables, seed=seed, **is_like)
 
 
-ROWS = rows_of_levels()
+# A shop a line, its levels in the order of LEVELS: few lines in which every pair of levels meets.
+# They were found by moving single levels about until no pair was missing; eleven lines did not do.
+LINES = """
+101011101110010011
+201200100100101100
+112220111010010111
+220021110011100111
+122011010101101010
+012000001011101101
+021211101011011000
+202101111001011010
+210110000101011101
+011121011010100000
+120100011000000000
+000221000100111111
+"""
+ROWS = [dict(zip(LEVELS, map(int, line))) for line in LINES.split()]
 # A shop that knows neither price nor revenue is refused at once, so most know one of them.
 columns = st.builds(
     frozenset.union,
@@ -119,7 +116,7 @@ def rooms():
 
 
 def test_any_two_properties_meet_in_a_shop_of_the_list():
-    assert set(all_meetings()) == set().union(*map(meetings, ROWS)) and len(ROWS) < 20
+    assert set(all_meetings()) == set().union(*map(meetings, ROWS))
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)))
@@ -213,7 +210,7 @@ RFM = ["recency", "frequency", "monetary"]
 NAMED = {"twice": CAME_TWICE, "once": CAME_ONCE, "away": STAYED_AWAY}
 
 
-@settings(max_examples=12, **SETTINGS)
+@settings(max_examples=4 + SHOPS // 4, **SETTINGS)
 @given(
     lines=st.integers(1, 8_000),
     customers=st.integers(1, 2_000),

@@ -163,10 +163,70 @@ TABLES = """() => {
 }"""
 
 
+SAID = """() => {
+  const main = document.querySelector("main");
+  const terms = [...document.querySelectorAll("a.term")].map((link) => link.hash.slice(1));
+  const figures = [...main.querySelectorAll("figure")].map(
+    (figure) => [figure.querySelector("img").alt, figure.querySelector("figcaption").innerText]);
+  const code = Boolean(main.querySelector("details, pre")), text = main.innerText;
+  main.querySelectorAll("code, tbody").forEach((node) => node.remove());  // names of the data
+  return { text, code, terms, figures, prose: main.innerText };
+}"""
+COLOURS = ("light", "dark", "phone", "phone-dark")
+SEEN_IN_COLOURS = [*BUSINESS, "02_features", "05_evaluation", "notebooks", "start"]
+SEEN_IN_COLOURS += ["reference/config"]
+SERIOUS = ("serious", "critical")
+
+
+def in_colours(page, look: str) -> dict:
+    """The paper of a page in a look, and how much wider than the window it is."""
+    dark = "dark" in look
+    page.emulate_media(color_scheme="dark" if dark else "light")
+    page.set_viewport_size(LOOKS["phone" if "phone" in look else "desk"])
+    page.wait_for_function(
+        f"document.documentElement.classList.contains('quarto-dark') === {str(dark).lower()}"
+    )
+    page.evaluate(
+        "document.querySelectorAll('img[loading=lazy]').forEach(i => { i.loading = 'eager'; })"
+    )
+    page.wait_for_function("[...document.images].every(i => i.complete)")
+    paper = page.evaluate(
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).slice(0, 3)"
+    )
+    return {"paper": paper, "overflow": overflow(page)}
+
+
+def barriers(page, dark: bool) -> list[str]:
+    """What axe finds serious; in the dark pages are the same but for their colours."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    rules = {"runOnly": ["color-contrast"]} if dark else {}
+    return [
+        f"{v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
+        for v in Axe().run(page, options=rules).response["violations"]
+        if v["impact"] in SERIOUS
+    ]
+
+
+def looked_at(page, name: str, screenshots: Path | None) -> dict:
+    """A page in both colours, on a desk and on a phone, and what a reader finds on it."""
+    found: dict = {"looks": {}, "barriers": {}}
+    for look in COLOURS:
+        found["looks"][look] = in_colours(page, look)
+        if look in ("light", "dark") and name in [*BUSINESS, "02_features", "notebooks"]:
+            found["barriers"][look] = barriers(page, look == "dark")
+        if screenshots and look != "phone-dark":
+            picture = f"{name.replace('/', '-')}-{look}.png"
+            page.screenshot(path=screenshots / picture, full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(LOOKS["desk"])
+    return found | {"said": page.evaluate(SAID)}
+
+
 @pytest.fixture(scope="module")
-def visited(made, browser, address) -> dict[str, dict]:
-    """Every page, opened once: what went wrong, what it asked of others, and its tables in each
-    look.
+def visited(made, browser, address, screenshots) -> dict[str, dict]:
+    """Every page, opened once: what went wrong, what it asked of others, its tables in each look;
+    and of those for readers what `looked_at` sees.
     """
     context = browser.new_context(viewport=LOOKS["desk"])
     context.set_default_timeout(1000 * PATIENCE)
@@ -196,6 +256,8 @@ def visited(made, browser, address) -> dict[str, dict]:
                 found[name]["tables"][look] = page.evaluate(TABLES)
             page.emulate_media(media="screen")
             page.set_viewport_size(LOOKS["desk"])
+        if name.removesuffix(".html") in SEEN_IN_COLOURS:
+            found[name] |= looked_at(page, name.removesuffix(".html"), screenshots)
         faults.clear()
         outside.clear()
     context.close()
@@ -864,33 +926,13 @@ def test_no_serious_fault_of_accessibility_on_a_page_of_quarto(in_quarto_shape, 
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(
-    "name", [*BUSINESS, "02_features", "05_evaluation", "notebooks", "start", "reference/config"]
-)
-def test_dark_and_phone_have_no_overflow(tab, screenshots, name):
-    page = tab(f"{name}.html")
-    for look in ("light", "dark", "phone", "phone-dark"):
-        page.emulate_media(color_scheme="dark" if "dark" in look else "light")
-        page.set_viewport_size(
-            {"width": 390, "height": 844} if "phone" in look else {"width": 1280, "height": 900}
-        )
-        page.wait_for_function(
-            "document.documentElement.classList.contains('quarto-dark') === "
-            f"{str('dark' in look).lower()}"
-        )
-        page.evaluate(
-            "document.querySelectorAll('img[loading=lazy]').forEach(i => { i.loading = 'eager'; })"
-        )
-        page.wait_for_function("[...document.images].every(i => i.complete)")
-        paper = page.evaluate(
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).slice(0, 3)"
-        )
-        assert (max(paper) < 80) == ("dark" in look), (name, look, paper)
-        assert overflow(page) <= 0, (name, look)
-        if screenshots and look != "phone-dark":
-            page.screenshot(
-                path=screenshots / f"{name.replace('/', '-')}-{look}.png", full_page=True
-            )
+@pytest.mark.parametrize("name", SEEN_IN_COLOURS)
+def test_dark_and_phone_have_no_overflow(visited, name):
+    looks = visited[f"{name}.html"]["looks"]
+    assert list(looks) == list(COLOURS)
+    for look, seen in looks.items():
+        assert (max(seen["paper"]) < 80) == ("dark" in look), (look, seen)
+        assert seen["overflow"] <= 0, look
 
 
 def test_dark_mode_can_be_chosen_and_stays(tab):
@@ -919,55 +961,34 @@ def test_the_keyboard_reaches_the_page_first(tab):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_fault_of_accessibility(tab, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
-    axe = Axe()
-    # in the dark the pages are the same but for their colours
-    rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
-    found = []
-    for name in [*BUSINESS, "02_features", "notebooks"]:
-        page = tab(f"{name}.html", color_scheme=scheme)
-        found += [
-            f"{name}: {v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
-            for v in axe.run(page, options=rules).response["violations"]
-            if v["impact"] in ("serious", "critical")
-        ]
-    assert not found, "\n".join(found)
+@pytest.mark.parametrize("name", [*BUSINESS, "02_features", "notebooks"])
+def test_no_serious_fault_of_accessibility(visited, name, scheme):
+    assert visited[f"{name}.html"]["barriers"][scheme] == []
 
 
-def test_pictures_say_what_they_show(made, tab):
-    page = tab("customers.html")
-    for name in BUSINESS:
-        page.goto(page.url.rsplit("/", 1)[0] + f"/{name}.html")
-        for alt, caption in page.eval_on_selector_all(
-            "main figure",
-            "all => all.map(f => [f.querySelector('img').alt, "
-            "f.querySelector('figcaption').innerText])",
-        ):
-            assert len(alt) > 40 and len(caption) > 40 and re.search(r"\d", caption), (
-                name,
-                alt,
-                caption,
-            )
+def test_pictures_say_what_they_show(visited):
+    figures = [(name, *f) for name in BUSINESS for f in visited[f"{name}.html"]["said"]["figures"]]
+    assert len(figures) > 10
+    for name, alt, caption in figures:
+        assert len(alt) > 40 and len(caption) > 40 and re.search(r"\d", caption), (
+            name,
+            alt,
+            caption,
+        )
 
 
 @pytest.mark.parametrize("name", BUSINESS)
-def test_business_pages_hold_no_code_no_repr_and_no_unexplained_abbreviation(tab, name):
-    page = tab(f"{name}.html")
-    text = page.inner_text("main")
-    assert not page.query_selector("main details, main pre"), "code"
+def test_business_pages_hold_no_code_no_repr_and_no_unexplained_abbreviation(visited, name):
+    said = visited[f"{name}.html"]["said"]
+    assert said["text"] and not said["code"]
     assert not re.search(
-        r"\d\.\d{6,}|\bNaN\b|\bNone\b|<NA>|dtype|Warning|Traceback|\{\{|\bnull\b", text
-    ), re.findall(r".{20}\d\.\d{6,}|\bNaN\b|\bNone\b", text)
+        r"\d\.\d{6,}|\bNaN\b|\bNone\b|<NA>|dtype|Warning|Traceback|\{\{|\bnull\b", said["text"]
+    ), re.findall(r".{20}\d\.\d{6,}|\bNaN\b|\bNone\b", said["text"])
     known = {part for word in glossary() for part in re.split(r"[ /-]", word)} | {"MBG", "NBD"}
-    page.evaluate(
-        "document.querySelectorAll('main :is(code, tbody)').forEach(n => n.remove())"
-    )  # names of the data
-    words = set(re.findall(r"\b[A-Z]{2,}\b", page.inner_text("main")))
+    words = set(re.findall(r"\b[A-Z]{2,}\b", said["prose"]))
     assert words - known <= {"OK", "UK", "USD", "EUR", "GBP", "PDF"}, words - known
-    for href in page.eval_on_selector_all("a.term", "links => links.map(a => a.hash.slice(1))"):
-        assert href in {re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-") for w in glossary()}
+    terms = {re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-") for w in glossary()}
+    assert set(said["terms"]) <= terms
 
 
 def test_no_page_shows_code_a_raw_table_or_a_long_number_unasked(made):

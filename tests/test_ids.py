@@ -235,15 +235,23 @@ NOTATIONS = ["5.41E+11", "5,41E+11", "5.41e+11", "5.41E11", "5E+11", "1.234567E7
 NOTATIONS += ["1.2345678901234567E16"]  # a program keeps fifteen digits at most
 
 
-@pytest.mark.parametrize("column", [0, 1, 2])
-@pytest.mark.parametrize("written", NOTATIONS)
-def test_a_rounded_id_is_flagged_in_any_notation_and_column(tmp_path, column, written):
+def four_lines(column: int, *ids: str) -> list[str]:
+    """Lines of ids that are plain, but for the first in one column: those are given."""
     rows = [[f"T{n}", f"C{n}", f"P{n}", f"2025-0{n}-03", "1", "10.00"] for n in range(1, 5)]
-    for row in rows[:3]:
-        row[column] = f'"{written}"'
-    found = cleaned(shop(tmp_path, HEAD + "".join(",".join(row) + "\n" for row in rows)))
-    assert found.facts["by_flag"]["damaged_id"] == 3
-    assert found.facts["revenue_by_fate"]["damaged_id"] == 30
+    for row, id in zip(rows, ids):
+        row[column] = f'"{id}"'
+    return [",".join(row) + "\n" for row in rows]
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_rounded_id_is_flagged_in_any_notation_and_column(tmp_path, column):
+    lines = [line for written in NOTATIONS for line in four_lines(column, *[written] * 3)]
+    found = cleaned(shop(tmp_path, HEAD + "".join(lines), duplicates="keep"))
+    flags = found.flagged.execute()
+    rounded = flags.loc[flags["flag"] == "damaged_id", "row"]
+    assert sorted(rounded) == [row for row in range(1, len(lines) + 1) if row % 4]
+    assert found.facts["by_flag"]["damaged_id"] == 3 * len(NOTATIONS)
+    assert found.facts["revenue_by_fate"]["damaged_id"] == 30 * len(NOTATIONS)
 
 
 EXACT = {"1.2345678E7": "12345678", "1,7850e+04": "17850", "1.23E+02": "123"}
@@ -251,22 +259,23 @@ EXACT |= {"1.23456789012345E14": "123456789012345"}
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
-@pytest.mark.parametrize("written", EXACT)
-def test_scientific_notation_with_all_its_digits_is_read(tmp_path, column, written):
-    rows = [[f"T{n}", f"C{n}", f"P{n}", f"2025-0{n}-03", "1", "10.00"] for n in range(1, 5)]
-    rows[0][column], rows[1][column] = f'"{written}"', EXACT[written]
-    found = cleaned(shop(tmp_path, HEAD + "".join(",".join(row) + "\n" for row in rows)))
+def test_scientific_notation_with_all_its_digits_is_read(tmp_path, column):
+    lines = [line for pair in EXACT.items() for line in four_lines(column, *pair)]
+    found = cleaned(shop(tmp_path, HEAD + "".join(lines), duplicates="keep"))
     name = ["transaction_id", "customer_id", "product_id"][column]
-    assert found.facts["scientific_ids"] == {name: 1} and not found.facts["by_flag"]["damaged_id"]
-    assert found.transactions.execute()[name].tolist()[:2] == [EXACT[written]] * 2
-    assert read_id(written) == EXACT[written]
+    assert found.facts["scientific_ids"] == {name: len(EXACT)}
+    assert not found.facts["by_flag"]["damaged_id"]
+    read = found.transactions.execute()[name].tolist()
+    assert read[::4] == read[1::4] == list(EXACT.values())
+    assert [read_id(written) for written in EXACT] == list(EXACT.values())
     assert f"The ids in {name} were written like 1.2345678E7" in report(found, 1.0)
 
 
-@pytest.mark.parametrize("written", ["5E11", "1E5", "E+11", "12.5", "5.41E+", "A5.4E+11", "2E10B"])
-def test_an_id_that_only_looks_like_it_is_not(tmp_path, written):
-    found = cleaned(shop(tmp_path, HEAD + f"{written},C1,P1,2025-01-03,1,10\n"))
-    assert found.facts["by_flag"]["damaged_id"] == 0
+def test_an_id_that_only_looks_like_it_is_not(tmp_path):
+    ids = ["5E11", "1E5", "E+11", "12.5", "5.41E+", "A5.4E+11", "2E10B"]
+    lines = [f"{written},C1,P1,2025-01-03,1,10\n" for written in ids]
+    found = cleaned(shop(tmp_path, HEAD + "".join(lines)))
+    assert found.facts["kept"] == len(ids) and found.facts["by_flag"]["damaged_id"] == 0
 
 
 def test_excluded_and_listed_products_are_read_the_same_way(tmp_path):
@@ -499,10 +508,10 @@ def test_parquet_with_a_zone_is_the_shops_day(request, tmp_path, engine, unit):
             settings = DataConfig(transactions=str(tmp_path / f"{name}.parquet"), timezone=asked)
             found = read(open_source(con, "transactions", settings).table, settings)
             assert found == [on_the_wall(t, asked or zone) for t in times], (name, asked)
-            log = retail_ci.clean(
-                frame, duplicates="keep", **({"timezone": asked} if asked else {})
-            )
-            assert log.transactions["date"].tolist() == found
+            if engine == "duckdb":  # a frame is cleaned there, whatever reads the file
+                named = {"timezone": asked} if asked else {}
+                log = retail_ci.clean(frame, duplicates="keep", **named)
+                assert log.transactions["date"].tolist() == found
 
 
 def test_postgres_instants_are_the_shops_day(postgres):

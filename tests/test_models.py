@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.base
-from conftest import Project, make_project
+from conftest import Project, leave_examples_out, make_project
 from fastapi.testclient import TestClient
 
 from retail_ci.core.config import MODELS, Config, RecommenderConfig, load_config
@@ -250,6 +250,7 @@ def added(tmp_path_factory) -> tuple[Project, dict[str, str]]:
         "05_evaluation",
     ):
         shutil.copy(ROOT / "nbs" / f"{name}.ipynb", project.root / "nbs")
+        leave_examples_out(project.root / f"nbs/{name}.ipynb")
     (project.root / "configs/small.yaml").write_text(
         (ROOT / "configs/small.yaml").read_text()
         + "recommender: {cuts: 1, production: by_name}\n"

@@ -9,6 +9,7 @@ up, nasty ones among them. One Spark session serves all tests of this file.
 import datetime
 import importlib.util
 import math
+import os
 import re
 import shutil
 import warnings
@@ -665,8 +666,11 @@ choices = (
 )
 
 
-@hypothesis_settings(max_examples=20, **SETTINGS)
-@given(made_up((2, 12), (1, 40)), *choices)
+TABLES = int(os.environ.get("TABLES", 8))  # how many are drawn; 200 in `make soak`
+
+
+@hypothesis_settings(max_examples=TABLES, **SETTINGS)
+@given(made_up((2, 24), (1, 80)), *choices)
 def test_any_table(duck, tmp_path_factory, rows, without, duplicates, prefix):
     any_table(duck, rows, without, duplicates, prefix, tmp_path_factory.mktemp("any"))
 

@@ -314,12 +314,27 @@ GUISES = {
     "Arrow stream": lambda f: Stream(pa.Table.from_pandas(f)),
     **({"polars": polars_frame} if importlib.util.find_spec("polars") else {}),
 }
+WORN_TOGETHER = (  # guises that leave each other as they are
+    ("periods", "names that the engine cannot tell apart", "columns in another order"),
+    ("categories", "sparse numbers", "index that is not unique"),
+)
+
+
+def worn(*names: str):
+    """Several guises, one over the other."""
+    return lambda frame: functools.reduce(lambda f, name: GUISES[name](f), names, frame)
+
+
+# A guise alone tells more where it fails: `clean` reads each of them, and the others read as it
+# does.
+FEW_GUISES = {" and ".join(names): worn(*names) for names in WORN_TOGETHER}
+FEW_GUISES |= {n: guise for n, guise in GUISES.items() if n not in sum(WORN_TOGETHER, ())}
 
 
 @by_log_call
 def test_every_guise_of_a_log_gives_the_same(log, call):
     plain = answer_of(call)
-    for name, guise in GUISES.items():
+    for name, guise in (GUISES if call is LOG_CALLS["clean"] else FEW_GUISES).items():
         pd.testing.assert_frame_equal(call(guise(log)), plain, obj=name)
     theirs = log.rename(columns=OURS)
     pd.testing.assert_frame_equal(call(theirs, columns=OURS), plain)
@@ -443,22 +458,23 @@ def features(log) -> pd.DataFrame:
     return retail_ci.customer_features(log)
 
 
+@functools.cache
+def fitted_once() -> retail_ci.CustomerSegmentation:
+    """Segments of the plain log."""
+    return retail_ci.CustomerSegmentation(n_clusters=3).fit(retail_ci.customer_features(a_log()))
+
+
 def fitted_labels(table) -> pd.DataFrame:
     model = retail_ci.CustomerSegmentation(n_clusters=3).fit(table)
     return pd.DataFrame({"segment": model.labels_})
 
 
 def predicted(table) -> pd.DataFrame:
-    features = retail_ci.customer_features(a_log())
-    model = retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
-    return pd.DataFrame({"segment": model.predict(table)})
+    return pd.DataFrame({"segment": fitted_once().predict(table)})
 
 
 def scored(table) -> pd.DataFrame:
-    features = retail_ci.customer_features(a_log())
-    return retail_ci.score_customers(
-        table, retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
-    )
+    return retail_ci.score_customers(table, fitted_once())
 
 
 CUSTOMER_CALLS = {  # what takes features, and a column that it needs
@@ -517,7 +533,7 @@ def test_one_customer_is_answered_or_refused_in_one_sentence(features):
 
 
 def test_a_fitted_model_takes_no_other_shape(features):
-    model = retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
+    model = fitted_once()
     with pytest.raises(DataError, match="X: expected a frame .*, found an array of shape"):
         model.predict(features[["recency", "frequency", "monetary"]].to_numpy())
     with pytest.raises(DataError, match="expected a column 'monetary'"):

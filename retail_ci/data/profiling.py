@@ -211,6 +211,8 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
         return pd.to_numeric(text).astype("float64")
     parts = text.str.extract(_SIGNED)
     bare = parts["amount"]
+    if not bare.notna().any():
+        return pd.Series(float("nan"), index=values.index, dtype="float64")
     for blank in "\u00a0\u202f":
         bare = bare.str.replace(blank, " ")
     if thousands:

@@ -440,6 +440,8 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
     bool
         Whether each column of numbers or days has a number or a day in the place of its name.
     """
+    if not any(re.search(r"\d", name) for name in names):
+        return False  # neither a number nor a day nor a code stands in the place of a name
     # a name that stood twice has its place behind it
     bare = [re.sub(r" \(\d+\)$", "", n) for n in names]
     names = [b if b in names else n for b, n in zip(bare, names)]
@@ -461,8 +463,10 @@ def _of_its_shape(name: str, values: pd.Series) -> bool:
     """Whether the place of a name holds a code like those below it, such as *Cust-10015*."""
     shape = re.sub(r"\d", "9", name)
     coded = re.search(r"[^\W\d_]", shape) and shape.count("9") >= _CODE_DIGITS
+    if not coded:
+        return False
     same = values.head(1000).str.replace(r"\d", "9", regex=True) == shape
-    return bool(coded) and len(same) > 1 and float(same.mean()) > 0.9
+    return len(same) > 1 and float(same.mean()) > 0.9
 
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
@@ -1277,10 +1281,8 @@ def books(main: Source, way: Reading) -> Books:
     except (ConfigError, DataError) as e:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
-    reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
-    counts = reasons.execute()
     rules = {rule.name: rule.reason for rule in REJECTS if rule.severity == "reject"}
-    lost = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
+    lost = {rules[r]: n for r, n in facts["by_reason"].items() if r in rules}
     lost |= {_COPIES: facts["collapsed"]}
     by_size = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
     return Books(
