@@ -1019,10 +1019,12 @@ def _write_doors(sources: Mapping[str, Path], stage: Path) -> bool:
     return bool(start)
 
 
-def _stage_source(page: Callable[..., Page], source: tuple[str, Path]) -> str:
-    """Stage a notebook of the site, of which the name and the file are given."""
+def _stage_source(like: Page, source: tuple[str, Path]) -> str:
+    """Stage a notebook, of which the name and the file are given, as other pages are."""
     name, file = source
-    return stage_notebook(file, page(name, executed=file.parent.name == "executed"))
+    executed = file.parent.name == "executed"
+    page = replace(like, name=name, executed=executed, numbers={}, anchors=set())
+    return stage_notebook(file, page)
 
 
 def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
@@ -1061,8 +1063,7 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     title = told.get("title") or "Retail customer intelligence"
     _copy_pictures(run_dir, stage)
     hidden = customers_to_hide(run_dir)
-    made_in = {"run_dir": run_dir, "root": root, "stage": stage}
-    page = partial(Page, **made_in, config=name, home=title, hidden=hidden)
+    page = Page("", run_dir, root, stage, config=name, home=title, hidden=hidden)
     share_work(partial(_stage_source, page), sources.items())
     facts = facts_of(run_dir)
     write_pages(facts, stage, sources)
