@@ -1,15 +1,16 @@
 """A thousand campaigns whose effects are known: do the intervals hold, and what can be seen?
 
     python benchmarks/campaigns.py [--campaigns 1000] [--customers 4000] [--draws 199]
-        [--shops default,completejourney]
+        [--shops default,completejourney] [--only campaigns|longer|waves]
 
 Each campaign takes customers, at random and with replacement, from a shop's log: what they bought
 in the last 28 days of the log, and what was known of them before. A tenth is held back at random,
 divided over five groups by past spend as `optimal_control` does: by the spread of what the score
-left of such customers in the 28 days before. Those written to buy more, by 0, 5, 10 or 20% on average: three in
-ten buy anyway (no effect), one in twenty is annoyed and buys nothing like as much, the others buy
-more than the average says, and some who would have stayed away come once. The truth is the mean
-of the effects of each group's own customers; over all, weighted by how many were written to.
+left of such customers in the 28 days before. Those written to buy more, by 0, 5, 10 or 20% on
+average: three in ten buy anyway (no effect), one in twenty is annoyed and buys nothing like as
+much, the others buy more than the average says, and some who would have stayed away come once. The
+truth is the mean of the effects of each group's own customers; over all, weighted by how many were
+written to.
 
 - coverage: how often the 95% interval of `estimate_effects` holds the truth, over all and in each
   group; beside it ±1.96 standard errors of the same estimate, and of the plain difference of means;
