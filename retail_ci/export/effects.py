@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.formats import count
+from ..core.formats import count, share
 from .ledger import _LEAST
 
 # %% auto #0
@@ -619,6 +619,12 @@ def _benchmark_table(shops: dict[str, dict]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _covered(found: dict[str, Any]) -> str:
+    """How often intervals held the truth, over all and in the worst and the best group."""
+    worst, best = (share(end(found["coverage_segments"].values()), 1) for end in (min, max))
+    return f"{share(found['coverage'], 1)}, {worst} to {best} in a group"
 
 
 def _waves_table(shops: dict[str, dict]) -> pd.DataFrame:
