@@ -190,8 +190,7 @@ class PostRunWorker:
         self.process = context.Process(
             target=retail_ci.pipeline.afterwards.run_post_tasks,
             args=(there, self.config, str(self.home), dict(os.environ), os.getcwd()),
-            daemon=True,
-        )
+        )  # no daemon: those may start no process, and the promotion makes two lists at a time
         with set_environment(server.variables):
             self.process.start()
         there.close()

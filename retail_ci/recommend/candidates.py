@@ -5,8 +5,9 @@
 # %% ../../nbs/04i_candidates.ipynb #2a538716
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -412,24 +413,18 @@ _Kinds = tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]  # what `_kind_table` m
 
 def _best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The n highest cells of each row, in no order; the lower column where the last place ties."""
-    size = np.diff(scores.indptr)
-    border = np.full(scores.shape[0], -np.inf, dtype=scores.dtype)
-    for i in np.flatnonzero(size > n):
-        border[i] = np.partition(scores.data[scores.indptr[i] : scores.indptr[i + 1]], size[i] - n)[
-            size[i] - n
-        ]
-    rows = np.arange(scores.shape[0]).repeat(size)
-    keep = scores.data >= border[rows]
-    tied = np.flatnonzero(
-        (scores.data == border[rows]) & (np.bincount(rows, keep, len(size)) > n)[rows]
-    )
-    tied = tied[np.lexsort((scores.indices[tied], rows[tied]))]
-    keep[tied] = False
-    room = n - np.bincount(rows, keep, len(size))
-    keep[
-        tied[np.arange(len(tied)) - np.searchsorted(rows[tied], rows[tied]) < room[rows[tied]]]
-    ] = True
-    return rows[keep], scores.indices[keep]
+    found = [np.zeros(0, dtype=np.int64)]
+    for start, end in pairwise(scores.indptr.tolist()):
+        values = scores.data[start:end]
+        best = np.arange(len(values))
+        if len(values) > n:
+            border = np.partition(values, len(values) - n)[len(values) - n]
+            best = np.flatnonzero(values >= border)
+        if len(best) > n:
+            best = best[np.lexsort((scores.indices[start + best], -values[best]))[:n]]
+        found.append(start + best)
+    rows = np.repeat(np.arange(scores.shape[0]), [len(best) for best in found[1:]])
+    return rows, scores.indices[np.concatenate(found)]
 
 
 def _places_of(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -470,6 +465,48 @@ def look_up(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.
 MANY = 50_000  # customers above whom nobody is compared with everybody
 
 # %% ../../nbs/04i_candidates.ipynb #b2dad761
+_MOST_CELLS = 60_000_000  # of kept rows: 480 MB
+_LAST_BLOCKS = 4  # that are remembered: a thousand customers
+
+
+class _KeptRows:
+    """Rows of a sparse matrix that is dear to compute."""
+
+    def __init__(self) -> None:
+        """Nothing is kept yet."""
+        self.last: dict[bytes, sp.csr_matrix] = {}  # rows asked for: their block
+        self.rows = np.zeros(0, dtype=np.int64)  # increasing
+        self.matrix: sp.csr_matrix | None = None  # a row for each of `rows`
+
+    def keep(self, rows: np.ndarray, compute: Callable[[np.ndarray], sp.csr_matrix]) -> None:
+        """Compute rows, in increasing order; keep none where they have too many cells."""
+        parts = []
+        cells = 0
+        for start in range(0, len(rows), 256):
+            parts.append(compute(rows[start : start + 256]))
+            cells += parts[-1].nnz
+            if cells * len(rows) > _MOST_CELLS * min(start + 256, len(rows)):
+                return  # at this pace all of them would be too many
+        if parts:
+            self.rows = rows
+            self.matrix = sp.vstack(parts, format="csr")
+
+    def remember(self, rows: np.ndarray, block: sp.csr_matrix) -> None:
+        """Keep a block until some others have come."""
+        self.last[rows.tobytes()] = block
+        if len(self.last) > _LAST_BLOCKS:
+            del self.last[next(iter(self.last))]
+
+    def find(self, rows: np.ndarray) -> sp.csr_matrix | None:
+        """The rows, or None if one of these is not kept."""
+        if self.matrix is None:
+            return self.last.get(rows.tobytes())
+        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        if not (self.rows[place] == rows).all():
+            return None
+        return self.matrix[place]
+
+# %% ../../nbs/04i_candidates.ipynb #cc660102
 class CandidateModels(Recommender):
     """Fit all models side by side, and blend them without training.
 
@@ -534,11 +571,21 @@ class CandidateModels(Recommender):
         self.personal_ = self.data_.weights(90)
         weights = self.data_.weights(60)
         self.near_top_ = np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
+        self.near_kept_ = _KeptRows()
         self.shares_ = {k: _shares_of(weights, table) for k, table in self.kinds_.items()}
 
     def near_scores(self, rows: np.ndarray) -> sp.csr_matrix:
         """What similar customers bought lately; columns in no order."""
         return _near_scores(self, rows)
+
+    def keep_near(self, rows: np.ndarray) -> None:
+        """Compute `near_scores` of customers who are asked about several times."""
+        if self.near_ is not None:
+            self.near_kept_.keep(np.unique(rows), self.near_scores)
+
+    def forget_near(self) -> None:
+        """Give the memory of what was kept back."""
+        self.near_kept_ = _KeptRows()
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         """The untrained blend."""
@@ -571,7 +618,10 @@ def _near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
     """What similar customers bought lately."""
     if evidence.near_ is None:
         return sp.csr_matrix((len(rows), len(evidence.data_.product_ids)), dtype=np.float32)
-    scores = evidence.near_._scores(rows)
+    scores = evidence.near_kept_.find(rows)
+    if scores is None:
+        scores = evidence.near_._scores(rows)
+        evidence.near_kept_.remember(rows, scores)
     evidence.near_top_[rows] = row_max(scores)
     return scores
 

@@ -354,8 +354,9 @@ class Ranker(Recommender):
         self.choice_: dict[str, str] = {}  # task: who answers
         self.checks_: dict[str, dict[str, Any]] = {}  # task: what the trial has measured
         past = months(self.data_, products, settings)
+        groups = _all_pairs(past)
         for task in _TASKS:
-            _learn_task(self, task, past)
+            _learn_task(self, task, past, groups[task])
         self.evidence_ = CandidateModels(**settings).fit(self.data_, products)
         self.notes_ += [*self.evidence_.notes_, *(_explain_choice(self, task) for task in _TASKS)]
 
@@ -380,9 +381,23 @@ class Ranker(Recommender):
 _VISITS = ("days in the shop", "days in the shop lately", "days since")
 
 
-def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
+def _all_pairs(past: Sequence[Month]) -> dict[str, list[tuple]]:
+    """The pairs of every month, the latest first, by task. What similar customers bought is
+    computed once for both tasks, and stays with the latest month, whose lists are checked.
+    """
+    found: dict[str, list[tuple]] = {task: [] for task in _TASKS}
+    for month in reversed(past):
+        month.evidence.keep_near(np.concatenate([month.customers(task) for task in _TASKS]))
+        for task in _TASKS:
+            if len(month.customers(task)):
+                found[task].insert(0, month.pairs(task))
+        if month is not past[0]:
+            month.evidence.forget_near()
+    return found
+
+
+def _learn_task(model: Ranker, task: str, past: list[Month], groups: Sequence[tuple]) -> None:
     """Learn from the older months, check on the last, decide; then learn from the last as well."""
-    groups = [m.pairs(task) for m in past if len(m.customers(task))]
     if not groups or len(groups[0][0]) < _FEWEST:
         model.choice_[task] = "blend"
         return

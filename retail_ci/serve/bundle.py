@@ -354,6 +354,38 @@ def _best_first(scores: _np.ndarray) -> None:
     """
     scores[:] = _np.minimum.accumulate(scores, axis=1)
 
+# %% ../../nbs/06_bundle.ipynb #86b53414
+def _number_anew(folder: Path, name: str, codes: Sequence[int]) -> None:
+    """Give the methods and reasons of lists, numbered on their own, the numbers of the bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files are.
+    name : str
+        One of `LISTS`.
+    codes : Sequence[int]
+        The bundle's number of each text of the lists, in the order of their own.
+    """
+    if list(codes) == list(range(len(codes))):
+        return
+    table = _np.array(codes, _np.int32)
+    items = _np.memmap(folder / f"{name}_items.bin", "<i4", "r")
+    for part in ("methods", "reasons"):
+        numbered = _np.memmap(folder / f"{name}_{part}.bin", "<i4", "r+")
+        for start in range(0, len(items), 1_000_000):
+            block = slice(start, start + 1_000_000)
+            numbered[block] = _np.where(items[block] < 0, 0, table[numbered[block]])
+        numbered.flush()
+
+
+_MakeAll = Callable[[Sequence[Callable[[], Any]]], list[Any]]
+
+
+def _one_by_one(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the calls return."""
+    return [call() for call in calls]
+
 # %% ../../nbs/06_bundle.ipynb #47bbdfb6
 _FORMAT = 2  # of the bundle; a reader refuses a later one. 2: it may hold a mask
 
@@ -610,6 +642,7 @@ def write_bundle(
     version: str,
     depth: int = 50,
     sensitive: Sequence[str] = (),
+    make_all: _MakeAll = _one_by_one,
 ) -> dict:
     """Write a whole serving bundle, or nothing.
 
@@ -639,6 +672,9 @@ def write_bundle(
         The longest list.
     sensitive : Sequence[str], default ()
         Products that no answer may name.
+    make_all : Callable[[Sequence[Callable]], list], optional
+        Makes the calls that write the lists, and returns what they return, in their order; it may
+        make each in a process of its own. One after the other if left out.
 
     Returns
     -------
@@ -676,7 +712,9 @@ def write_bundle(
     if folder.exists():
         raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
     with staging(f".{folder.name}", folder.parent) as part:
-        counts = _fill_bundle(part, lists, popular, bought, segments, products, similar, depth)
+        counts = _fill_bundle(
+            part, lists, popular, bought, segments, products, similar, depth, make_all
+        )
         _write_mask(part, sensitive)
         (part / "profiles.json").write_text(
             json.dumps(to_plain(list(profiles)), ensure_ascii=False, allow_nan=False),
@@ -701,6 +739,7 @@ def _fill_bundle(
     products: Any,
     similar: Any | None,
     depth: int,
+    make_all: _MakeAll,
 ) -> dict:
     """Write the arrays of a bundle.
 
@@ -722,6 +761,8 @@ def _fill_bundle(
         Neighbours of products.
     depth : int
         The longest list.
+    make_all : Callable[[Sequence[Callable]], list]
+        Makes the calls that write the lists.
 
     Returns
     -------
@@ -741,8 +782,15 @@ def _fill_bundle(
             _write_texts(part, "products", names),
         )
     )
-    for name in LISTS:
-        _write_lists(part, name, lists[name], customers, shelf, texts, depth)
+
+    def write(name: str) -> list[str]:
+        own = Codes()
+        _write_lists(part, name, lists[name], customers, shelf, own, depth)
+        return list(own)
+
+    written = make_all([functools.partial(write, name) for name in LISTS])
+    for name, words in zip(LISTS, written):
+        _number_anew(part, name, [texts[word] for word in words])
     _write_lists(
         part,
         "popular",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import time
@@ -37,7 +38,7 @@ from retail_ci.core.runs import (
     sha256,
     to_plain,
 )
-from ..evaluate.offline import BASELINES, evaluate, settings_of
+from ..evaluate.offline import BASELINES, evaluate, settings_of, side_by_side
 from ..recommend.base import Recommender, inner_models
 from ..recommend.content import ContentRecommender, cosines
 from ..recommend.hybrid import configured
@@ -314,6 +315,7 @@ def _bundle_of_run(
         version,
         depth,
         model.data_.product_ids[_masked(model, asked)].tolist(),
+        functools.partial(side_by_side, workers=1 if progress else run.config.runs.workers),
     )
     return version
 
