@@ -88,6 +88,7 @@ LONG = {
     "test_api": 40,
     "test_crash": 40,
     "test_forget": 40,
+    "test_three_engines": 40,
     "test_models": 35,
     "test_oracle": 35,
     "test_bad_inputs": 30,
