@@ -51,7 +51,7 @@ soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, fu
 	@FUZZ_SECONDS=600 $(PYTEST) tests/test_api.py -k contract
 	@CRASHES=40 $(PYTEST) tests/test_crash.py
 	@DAMAGES=10 $(PYTEST) tests/test_damage.py
-	@CASES=all $(PYTEST) tests/test_cases.py
+	@CASES=all $(PYTEST) tests/test_cases.py tests/test_three_engines.py
 	@BITS=20 $(PYTEST) tests/test_bits.py
 	@CONTENT=1000 $(PYTEST) tests/test_content.py
 	@STEP=1 $(PYTEST) tests/test_disks.py

@@ -85,6 +85,7 @@ LONG = {
     "test_chain": 45,
     "test_api": 40,
     "test_forget": 40,
+    "test_three_engines": 40,
     "test_flags": 33,
     "test_oracle": 30,
     "test_bad_inputs": 30,

@@ -16,6 +16,7 @@ import retail_ci
 from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
+from retail_ci.data import proposal as proposals
 from retail_ci.data.engines import connect
 from retail_ci.data.profiling import check_source, guess_numbers
 from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
@@ -1771,3 +1772,111 @@ def test_a_workbook_beside_a_log_in_a_code_page_is_joined(tmp_path):
     (told,) = [g for g in guesses if g.key == "products"]
     assert told.value.endswith("products.xlsx")
     assert [g.value for g in guesses if g.key == "encoding"] == ["cp1252"]
+
+
+def test_a_wide_table_of_a_year_is_known_before_its_columns_are_compared(tmp_path, monkeypatch):
+    table = pd.DataFrame({"Номенклатура": [f"Вода {n}" for n in range(9)]})
+    days = pd.date_range("2025-01-01", periods=365).strftime("%d.%m.%Y")
+    year = pd.DataFrame([[n % 7] * 365 for n in range(9)], columns=days)
+    monkeypatch.setattr(proposals, "assign", lambda columns: pytest.fail("compared"))
+    assert "a column for each day" in looked(pd.concat([table, year], axis=1), tmp_path).verdict
+
+
+def test_empty_columns_are_no_yes_and_no_for_products(tmp_path):
+    blank = {f"Card Address Line{n}": None for n in range(8)}
+    assert looked(shop().assign(**blank), tmp_path).verdict == ""
+    baskets = pd.DataFrame({f"Tee {n}": [(n + row) % 2 for row in range(20)] for n in range(6)})
+    baskets["invoice_no"] = [f"R{row}" for row in range(20)]
+    assert "0 and 1 for each product" in looked(baskets, tmp_path).verdict
+
+
+def test_goals_of_agents_by_group_are_no_table_of_people(tmp_path):
+    rows = range(60)
+    table = pd.DataFrame(
+        {
+            "NOMEAGENTE": [f"AGENTE {n // 6}" for n in rows],
+            "CLIENTE": [f"K{n // 6}" for n in rows],
+            "META": [n * 100 for n in rows],
+            "id": [f"GPK{n}x" for n in rows],
+        }
+    )
+    assert "people" not in looked(table, tmp_path).verdict
+    people = table.drop_duplicates("CLIENTE").assign(idade=30, email="x@example.org")
+    assert "table of people" in looked(people, tmp_path).verdict
+
+
+def test_a_day_called_created_date_is_proposed(tmp_path):
+    found = looked(shop().rename(columns={"day": "Created date (UTC)"}), tmp_path)
+    assert columns(found)["date"] == "Created date (UTC)" and sure(found)["date"] == "likely"
+    due = looked(shop().rename(columns={"day": "Delivery date"}), tmp_path)
+    assert "date" not in columns(due)
+
+
+@pytest.mark.parametrize("shared, sureness", [(3, "unsure"), (0, "sure")])
+def test_ids_that_several_products_share_are_no_sure_product(tmp_path, shared, sureness):
+    log = shop()
+    log["product_no"] = [f"P{n % 9}" for n in range(400)]
+    log["description"] = [f"Balm {n % 9}, {n // 9 % 2 * (n % 9 < shared)}" for n in range(400)]
+    assert sure(looked(log, tmp_path))["product_id"] == sureness
+
+
+def test_a_kind_of_day_is_no_date_that_is_left_out(tmp_path):
+    log = shop().assign(daytype=["Weekday", "Weekend"] * 200, hour_of_day=["9", "17"] * 200)
+    told = "\n".join(closing(looked(log, tmp_path)))
+    assert "daytype" not in told
+    assert "time 'hour_of_day': 17 (200), 9 (200)" in told
+
+
+def test_a_note_or_a_province_is_no_customer(tmp_path):
+    log = shop().drop(columns="customer_no")
+    basket = log["basket_no"].str[1:].astype(int)
+    log["customer_note"] = "N" + (basket % 40).astype(str)
+    log["Billing Province Name"] = "Province " + (basket % 30).astype(str)
+    found = looked(log, tmp_path)
+    told = "\n".join([*closing(found), *(g.why for g in found.guesses)])
+    assert "customer_note" not in told and "Billing Province Name" not in told
+
+
+def test_yes_and_no_are_not_offered_as_the_receipt(tmp_path):
+    log = shop().drop(columns="basket_no").assign(prescription=["oui", "non"] * 200)
+    log["prescription"] = [["oui", "non"][int(day[-2:]) % 2] for day in log["day"]]
+    found = looked(log, tmp_path)
+    assert "prescription" not in "\n".join([*closing(found), *(g.why for g in found.guesses)])
+
+
+@pytest.mark.parametrize("header, taken", [("local", False), ("tienda", True)])
+@pytest.mark.parametrize("receipts", ["none", "a line each"])
+def test_a_local_without_receipts_may_be_any_place(tmp_path, header, taken, receipts):
+    log = shop(60).assign(basket_no=[f"B{n}" for n in range(60)])
+    log = log if receipts != "none" else log.drop(columns="basket_no")
+    log[header] = [f"Lugar {n % 4}" for n in range(60)]
+    assert ("store_id" in columns(looked(log, tmp_path))) == taken
+
+
+def test_a_local_of_each_receipt_is_a_store(tmp_path):
+    log = shop(60)
+    log["local"] = ["Lugar " + basket[-1] for basket in log["basket_no"]]
+    assert columns(looked(log, tmp_path))["store_id"] == "local"
+
+
+def test_orders_that_are_not_done_are_asked_about(tmp_path):
+    log = shop().assign(status=["no completed", "completed"] * 200)
+    told = closing(looked(log, tmp_path))[-1]
+    assert told == (
+        "Question: Are lines with 'status' \"no completed\" sales already? They are counted above."
+    )
+
+
+def test_words_for_nothing_beyond_the_first_rows_are_proposed(tmp_path):
+    found, text = _long_log(tmp_path, amount=("", "ERROR"), customer_id=("", "unknown"))
+    (missing,) = [g for g in found.guesses if g.key == "missing"]
+    assert missing.value == ["ERROR", "unknown"]
+    assert missing.why == "words for nothing: 1,000 × ERROR, 1,000 × unknown"
+    assert columns(found)["revenue"] == "amount"
+    assert "24,000 of 25,000 lines" in text
+
+
+def test_an_amount_in_meta_data_is_no_date(tmp_path):
+    log = shop().assign(**{"metaData.usdAmount": [n % 70 + 0.5 for n in range(400)]})
+    told = "\n".join(closing(looked(log, tmp_path)))
+    assert "amount 'metaData.usdAmount': 0.5 to 69.5" in told and "date 'meta" not in told

@@ -15,10 +15,12 @@ import pandas as pd
 from ..core.formats import counted, share
 from retail_ci.data.column_words import (
     PRODUCT_TRAITS,
+    YES_NO,
     aside_kind,
     counts_pieces,
     header_ideas,
     header_words,
+    says_where,
     word_score,
 )
 from .profiling import date_formats, parse_dates, plain_numbers, stamp_kind
@@ -30,13 +32,6 @@ __all__ = ['MISSING_WORDS', 'Column', 'look', 'value_test', 'basket_relation', '
 
 # %% ../../nbs/01c_column_evidence.ipynb #822ba2e3
 MISSING_WORDS = ("\\N", "NULL", "null", "None", "NaN", "nan", "N/A", "n/a", "#N/A", "(null)", "nil")
-
-
-_YES_NO_WORDS = """
-yes no y n true false t f ja nein nee si sí oui non sim não nao vero falso tak nie evet hayır hayir
-да нет 是 否 有 无 はい いいえ نعم لا ya tidak
-"""
-_YES_NO = frozenset(_YES_NO_WORDS.split())
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ class Column:
     @cached_property
     def flag(self) -> bool:
         """Whether the values say yes or no, in any language, and so say no id."""
-        return 0 < self.distinct <= 2 and set(self.values.str.lower().unique()) <= _YES_NO
+        return 0 < self.distinct <= 2 and set(self.values.str.lower().unique()) <= YES_NO
 
     @cached_property
     def web(self) -> bool:
@@ -145,7 +140,8 @@ def look(
     dict of str to Column
         By header. Rows that are blank throughout do not count, and copies of a row count once.
     """
-    text = table.apply(lambda column: column.str.strip().replace(["", *MISSING_WORDS], None))
+    trimmed = table.apply(lambda column: column.str.strip())
+    text = trimmed.mask(trimmed.isin(["", *MISSING_WORDS]))
     text = text.dropna(how="all").drop_duplicates()
     return {
         name: Column(name, text[name].dropna(), len(text), decimal, thousands)
@@ -454,6 +450,20 @@ def _earliest_order(found: Assignment, named: list[Evidence]) -> list[Evidence]:
     return named
 
 
+_MADE = {  # an order, on the day that a program has noted
+    *("created", "creation", "creado", "creada", "creacion", "criado", "criada", "criacao", "cree"),
+    *("creee", "creato", "creata", "creazione", "erstellt", "angelegt", "aangemaakt", "utworzono"),
+    *("utworzenia", "olusturma", "olusturulma", "создан", "создания", "创建", "作成"),
+}
+
+
+def _may_be_day(name: str) -> bool:
+    """Whether a header may be the day of a sale though it does not say so, such as *Created at*."""
+    known, strange = header_words(name)
+    made = bool({*known, *strange} & _MADE)
+    return not aside_kind(name) or made and header_ideas(name) == {"date", "other_date"}
+
+
 def _choose_date(found: Assignment) -> None:
     """The filled date that its name speaks for; any filled date without such a name."""
     named = _earliest_order(found, [e for e in _candidates(found, "date") if e.fits])
@@ -461,7 +471,7 @@ def _choose_date(found: Assignment) -> None:
         plain = [
             name
             for name, column in found.columns.items()
-            if value_test("date", column)[0] and not aside_kind(name) and column.numeric < 0.5
+            if value_test("date", column)[0] and _may_be_day(name) and column.numeric < 0.5
             if "person" not in header_ideas(name)  # a birthday is no day of a sale
         ]
         plain.sort(key=lambda name: found.columns[name].filled < 0.95)
@@ -502,7 +512,7 @@ _SHOWN = 500  # values that show whether a column holds addresses
 def _payer_words(name: str, column: Column) -> float:
     """How well a column stands for a customer: an address of mail, or a name on the bill."""
     ideas, strange = header_ideas(name), set(header_words(name)[1])
-    if ideas & {"supplier", "store", "campaign"} or strange & _OTHERS:
+    if ideas & {"supplier", "store", "campaign"} or strange & _OTHERS or says_where(name):
         return 0.0
     if column.values.head(_SHOWN).str.fullmatch(r"[^@\s]+@[^@\s]+\.\w+").mean() >= 0.9:
         return 0.6
@@ -714,6 +724,9 @@ def _whose_category(found: Assignment) -> None:
         _add(found, "category", -1, told)
 
 
+_OF_ONE_NAME = 0.8  # of the products; names are spelt in two ways more often than ids are shared
+
+
 def _relate_products(found: Assignment) -> None:
     """Whether a product has one name and category, and a basket several products."""
     product, basket = found.get("product_id"), _receipts(found)
@@ -731,7 +744,7 @@ def _relate_products(found: Assignment) -> None:
         return
     if "product_name" in found.chosen and found.chosen["product_name"].relation < 0:
         named = _groups(product.values, found.column("product_name").values)
-        if named < 0.5:
+        if named < _OF_ONE_NAME:
             _add(found, "product_id", -1, f"only {share(named)} of them have one name")
             return
     lines = pd.DataFrame({"product": product.values, "basket": basket})
@@ -1385,10 +1398,13 @@ def _choose_store(found: Assignment) -> None:
         return
     e = named[0]
     store = found.columns[e.name]
+    vague = e.words <= 0.5  # *local* is a shop in Spanish, and any place in Portuguese
     if not {"transaction_id", "date"} <= set(found.chosen):
-        found.take(e, [n.name for n in named])
+        found.take(None if vague else e, [n.name for n in named])
         return
     part = _groups(basket_key(found, ["date"]), store.values)
+    if vague and not part >= 0.95:
+        return
     by_itself = _groups(basket_key(found, []), store.values)
     # where receipts are single lines, it may as well be where customers live
     told = "nothing shows whether sales were made there: each receipt is one line"
@@ -1406,7 +1422,7 @@ def _choose_restarting(found: Assignment) -> None:
         return
     for e in _candidates(found, "transaction_id"):
         column = found.columns[e.name]
-        if not column.code or column.filled < 0.5:
+        if not column.code or column.flag or column.filled < 0.5:
             continue
         found.take(replace(e, fits=True, relation=-1), [])
         way = restarting(found)[0]

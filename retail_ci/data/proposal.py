@@ -124,6 +124,12 @@ def _line_items(found: Assignment) -> bool:
     return any("product" in ideas and ideas & {"quantity", "price", "sku"} for ideas in told)
 
 
+def _comes_again(customer: Column | None, key: Column) -> bool:
+    """Whether most people stand on several lines, which are then of something else."""
+    several = customer is not None and 2 * customer.distinct < len(customer.values)
+    return several and customer is not key
+
+
 def _people(found: Assignment) -> str:
     """Recognise a table of people: one row for each, with their attributes."""
     customer = found.get("customer_id")
@@ -138,7 +144,13 @@ def _people(found: Assignment) -> str:
     ids = (c for c in found.columns.values() if c.unique and c.code and c.filled >= _EACH)
     named = customer and found.chosen["customer_id"].words >= 0.8
     key = customer if named else next(ids, customer)
-    if not key or not key.unique or found.get("product_id") and found.get("date"):
+    if (
+        not key
+        or not key.unique
+        or _comes_again(customer, key)
+        or found.get("product_id")
+        and found.get("date")
+    ):
         return ""
     if key.filled < _EACH or _line_items(found):
         return ""
@@ -176,7 +188,8 @@ def _single(column: Column) -> str:
 
 def _matrix(found: Assignment) -> str:
     """Recognise a matrix: a row for each receipt, and a yes or no for each product."""
-    flags = [n for n, c in found.columns.items() if set(c.values.unique()) <= {"0", "1"}]
+    filled = {n: set(c.values.unique()) for n, c in found.columns.items() if len(c.values)}
+    flags = [name for name, held in filled.items() if held <= {"0", "1"}]
     if len(flags) < 5 or {"product_id", "date"} & set(found.chosen):
         return ""
     shown = ", ".join(map(repr, flags[:3]))
@@ -263,11 +276,21 @@ def _campaigns(found: Assignment) -> str:
 _DAY_HEAD = r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]00:00(?::00)?)?"
 
 
+def _days_across(names: Iterable[str]) -> list[str]:
+    """The headers that are days."""
+    return [n for n in names if re.fullmatch(_DAY_HEAD, n)]
+
+
+def _by_day(heads: list[str]) -> str:
+    """That a table has a column for each day."""
+    return f"This is a wide table: a column for each day ({', '.join(map(repr, heads[:3]))} …)"
+
+
 def _wide(found: Assignment) -> str:
     """Recognise a wide table: a row for each day and a column for each product, or the reverse."""
-    heads = [n for n in found.columns if re.fullmatch(_DAY_HEAD, n)]
+    heads = _days_across(found.columns)
     if len(heads) >= 5 and "date" not in found.chosen:
-        return f"This is a wide table: a column for each day ({', '.join(map(repr, heads[:3]))} …)"
+        return _by_day(heads)
     day = found.get("date") or next((c for c in found.columns.values() if c.dates > 0.8), None)
     if not day or not day.unique or "customer_id" in found.chosen or "product_id" in found.chosen:
         return ""
@@ -445,15 +468,23 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
     # a name that stood twice has its place behind it
     bare = [re.sub(r" \(\d+\)$", "", n) for n in names]
     names = [b if b in names else n for b, n in zip(bare, names)]
+    if not any(re.search(r"\d", name) for name in names):
+        return False  # a number, a day or a code has a digit
     below = look(table)
-    plain = [n for n, c in below.items() if c.numeric > 0.9 or c.dates > 0.9]
     heads = look(pd.DataFrame([names], columns=list(table.columns)))
     years = [n for n in names if re.fullmatch(r"(19|20)\d\d", n)]
     codes = sum(_of_its_shape(n, c.values) for n, c in zip(names, below.values()))
-    alike = [_of_its_kind(heads[n], below[n]) for n in plain]
+    alike = (_of_its_kind(heads[n], c) for n, c in below.items() if _is_plain(c))
     if codes:
-        return sum(alike) + codes > len(alike) / 2 + 1 and len(years) < 2
-    return bool(plain) and len(years) < 2 and all(alike)
+        same = list(alike)
+        return sum(same) + codes > len(same) / 2 + 1 and len(years) < 2
+    # the first column that is not alike decides: a table may have hundreds
+    return len(years) < 2 and next(alike, False) and all(alike)
+
+
+def _is_plain(column: Column) -> bool:
+    """Whether a column holds numbers or days."""
+    return column.numeric > 0.9 or column.dates > 0.9
 
 
 _CODE_DIGITS = 3  # in the place of a name, to be a code such as C-10015 and no header such as Q1
@@ -645,6 +676,15 @@ def _guess_layout(source: str, settings: DataConfig) -> tuple[list[Guess], DataC
 
 
 def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
+    """Find what the columns are, if they are no days."""
+    heads = _days_across(table.columns)
+    if len(heads) >= max(5, len(table.columns) / 2):  # nothing else needs to be known
+        out.found, out.verdict = Assignment(look(table)), f"{_by_day(heads)}. {_LOG}"
+        return out
+    return _propose_columns(out, table, typed)
+
+
+def _propose_columns(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     """Find how amounts are written, then which column is which."""
     nothing = _words_for_nothing(table)
     filled = table.apply(lambda column: column.mask(column.str.strip().isin(nothing)))
@@ -865,6 +905,9 @@ _NO_VALUE = {  # in small letters, as a spreadsheet, a till or a person writes t
 }
 
 
+_MISSING_IDS = (*MISSING_WORDS, "-", "?", "n.a.", "unknown", "Unknown", "unbekannt", "undefined")
+
+
 def _words_for_nothing(table: pd.DataFrame) -> list[str]:
     """The words such as *ERROR* that stand in several columns, or among numbers or days."""
     places: dict[str, int] = {}
@@ -885,14 +928,18 @@ def _words_for_nothing(table: pd.DataFrame) -> list[str]:
 def _guess_missing(found: Assignment, table: pd.DataFrame, nothing: list[str]) -> list[Guess]:
     """The words for nothing in the columns that are used."""
     used = [e.name for e in found.chosen.values()]
-    words = [*MISSING_WORDS, "-", "?", "n.a.", "unknown", "Unknown", "unbekannt", "undefined"]
-    words += nothing
+    words = [*_MISSING_IDS, *nothing]
     held = pd.concat([table[name].str.strip() for name in used]) if used else pd.Series(dtype="str")
     counts = held[held.isin(words)].value_counts()
-    if not len(counts):
+    return _words_guess(counts.to_dict())
+
+
+def _words_guess(counts: dict[str, int]) -> list[Guess]:
+    """The words for nothing, with the values that each is."""
+    if not counts:
         return []
     told = ", ".join(f"{count(n)} × {word}" for word, n in counts.items())
-    return [Guess("missing", sorted(counts.index), "likely", f"words for nothing: {told}")]
+    return [Guess("missing", sorted(counts), "likely", f"words for nothing: {told}")]
 
 
 _STATES = {"state", "estado", "stato", "etat", "stan"}  # a status, or where somebody lives
@@ -1404,13 +1451,51 @@ def _values_by_all(out: Examination, main: Source) -> None:
             _replace_guesses(out, keys, way(name, values))
 
 
+def _missing_by_all(out: Examination, main: Source) -> None:
+    """Know the words for nothing of all lines, where there are more than the first ones."""
+    rows = [rows for _, rows in main.parts or [("", -1)]]
+    if min(rows) >= 0 and all(sum(rows) <= c.rows for c in out.found.columns.values()):
+        return
+    known = next((g for g in out.guesses if g.key == "missing"), None)
+    counts: dict[str, int] = {}
+    for role, e in out.found.chosen.items():
+        if e.name not in main.table.columns or not main.table[e.name].type().is_string():
+            continue
+        # among numbers and days, any word for nothing is one
+        amount = role in ("quantity", "price", "revenue", "date")
+        words = {*_MISSING_IDS, *(known.value if known else [])}
+        text = main.table[e.name].strip()
+        held = text.isin(sorted(words)) | (text.lower().isin(sorted(_NO_VALUE)) & amount)
+        groups = main.table.filter(held).group_by(word=text).agg(n=ibis._.count())
+        for word, n in groups.limit(_MOST_WORDS).execute().itertuples(index=False):
+            counts[word] = counts.get(word, 0) + int(n)
+    told = _words_guess(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
+    out.guesses = [g for g in out.guesses if g.key != "missing"]
+    at = next((n for n, g in enumerate(out.guesses) if g.key.startswith("columns.")), 0)
+    out.guesses[at:at] = told
+
+
+_MOST_WORDS = 100  # ways to write the words for nothing in a column
+
+
 def _by_all_lines(out: Examination, main: Source) -> None:
     """Let every line say how days and amounts are written, and what statuses there are."""
+    _missing_by_all(out, main)
     _date_by_all(out, main)
     _numbers_by_all(out, main)
     _values_by_all(out, main)
 
 # %% ../../nbs/01d_proposal.ipynb #a4283112
+def _kind_aside(column: Column) -> str:
+    """The kind of a column that is not used, by its header and its values."""
+    what = aside_kind(column.name)
+    if what in ("date", "time") and not column.values.str.contains(r"\d").any():
+        return ""  # a kind of day, such as Weekend
+    if what == "date" and column.numeric > 0.8 and not (column.dates > 0.8 or column.stamp):
+        return "amount" if header_ideas(column.name) & {"amount", "total"} else ""
+    return "date" if column.dates > 0.8 and what in ("amount", "price", "quantity") else what
+
+
 def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     """List the columns that are not used and that matter.
 
@@ -1429,9 +1514,8 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     out: list[str] = []
     used = {g.value for g in [*_guess_status(found), *_guess_currency(found)] if "." in g.key}
     for name in [n for n in found.free() if n not in used and n not in found.passed]:
-        what, column = aside_kind(name), found.columns[name]
-        plain = column.numeric < 0.8 and column.dates < 0.8
-        what = "date" if column.dates > 0.8 and what in ("amount", "price", "quantity") else what
+        column = found.columns[name]
+        what, plain = _kind_aside(column), column.numeric < 0.8 and column.dates < 0.8
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
             continue
         if what == "status" and not _tells_status(column):
@@ -1683,6 +1767,21 @@ def _ask_unnamed(out: Examination) -> str:
     return f"Is {customer.name!r} who bought? Its name does not say whose address it is."
 
 
+def _ask_status(keys: dict[str, Guess]) -> str:
+    """Whether values of the status are no sales, or sales."""
+    if "status" in keys and (undone := keys["status"].value):
+        shown = ", ".join(v for values in undone.values() for v in values)
+        name = keys["columns.status"].value
+        return f"Are lines with {name!r} {shown} no sales? They are not counted above."
+    open_ones = re.search(
+        r"add pending: \[(.*?)\] if", keys["status"].why if "status" in keys else ""
+    )
+    if open_ones:
+        name = keys["columns.status"].value
+        return f"Are lines with {name!r} {open_ones[1]} sales already? They are counted above."
+    return ""
+
+
 def _ask_aside(out: Examination) -> str:
     """About a column that is left out."""
     kinds: dict[str, Column] = {}
@@ -1691,10 +1790,8 @@ def _ask_aside(out: Examination) -> str:
         if what != "discount" or column.numeric > 0.8:  # a code says no amount
             kinds.setdefault(what, column)
     keys = {g.key: g for g in out.guesses}
-    if "status" in keys and (undone := keys["status"].value):
-        shown = ", ".join(v for values in undone.values() for v in values)
-        name = keys["columns.status"].value
-        return f"Are lines with {name!r} {shown} no sales? They are not counted above."
+    if told := _ask_status(keys):
+        return told
     if "currency_rates" in keys:
         money = out.found.columns[keys["columns.currency"].value]
         shown = ", ".join(money.values.unique()[:4])

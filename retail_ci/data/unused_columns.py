@@ -13,7 +13,15 @@ import pandas as pd
 from ..core.config import DataConfig
 from ..core.errors import setting
 from ..core.formats import counted
-from .column_words import aside_kind, header_ideas, word_score
+from retail_ci.data.column_words import (
+    PRODUCT_TRAITS,
+    YES_NO,
+    aside_kind,
+    header_ideas,
+    header_words,
+    says_where,
+    word_score,
+)
 from .contract import as_text
 from .engines import to_pandas
 
@@ -47,7 +55,7 @@ class Candidate:
 
 def _is_code(values: pd.Series) -> bool:
     """Whether values can be identifiers: several, no amounts and no dates."""
-    if values.nunique() < 2:
+    if values.nunique() < 2 or set(values.str.lower().unique()) <= YES_NO:
         return False
     amounts = values.str.fullmatch(r"[+-]?[\d.,]*[.,]\d*[1-9]\d*").mean()
     dates = values.str.match(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}").mean()
@@ -64,8 +72,10 @@ def _agreement(key: pd.Series, other: pd.Series) -> float:
 
 def _comes_back(name: str, values: pd.Series, receipts: pd.Series) -> bool:
     """Whether a column is the same on the lines of a receipt, and returns on others."""
-    if aside_kind(name) or header_ideas(name) - _SAID:
+    if aside_kind(name) or header_ideas(name) - _SAID or says_where(name):
         return False
+    if set(header_words(name)[1]) & PRODUCT_TRAITS:
+        return False  # such as the note of a customer
     few = 0.1 if "person" in header_ideas(name) else _FEW  # an age is no customer
     total = receipts.nunique()
     returns = max(3, few * total) <= values.nunique() <= _MANY * total
