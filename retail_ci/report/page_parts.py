@@ -38,7 +38,8 @@ __all__ = ['GLOSSARY', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', '
 # %% ../../nbs/09f_page_parts.ipynb #bbf5bf55
 _SIGN = r"[A-Z]{0,2}[$£¥\u20a0-\u20cf]"  # of money, such as €, R$ and CN¥
 _NUMBER = re.compile(
-    rf"(?:over )?[-+−]?(?:{_SIGN}[ \u00a0]?|(?:[A-Z]{{2,3}}|[元円])[ \u00a0]|[a-zł]{{2,3}}\.?\u00a0)?[-+−]?"
+    r"(?:over )?"
+    rf"[-+−]?(?:{_SIGN}[ \u00a0]?|(?:[A-Z]{{2,3}}|[元円])[ \u00a0]|[a-zł]{{2,3}}\.?\u00a0)?[-+−]?"
     r"(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|"
     r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn|tn))?"
     rf"(?:[ \u00a0]?(?:{_SIGN}|[A-Z]{{2,3}}|[元円]|[a-zł]{{1,3}}\.?))?$"
