@@ -73,7 +73,11 @@ def run_post_tasks(
             _run_task(
                 connection,
                 "promotion",
-                lambda: [promotion.promote_first(run, Path(home) / "serving")],
+                lambda: [
+                    promotion.promote_first(
+                        run, Path(home) / "serving", workers=config.runs.workers
+                    )
+                ],
             )
         if to_write_down(config):
             _run_task(connection, "MLflow", lambda: registry.write_down(config, Path(home)))

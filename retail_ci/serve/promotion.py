@@ -253,7 +253,11 @@ def _masked(model: Recommender, sensitive: bool) -> np.ndarray:
 
 # %% ../../nbs/06a_promotion.ipynb #90309c4c
 def _bundle_of_run(
-    run: Run, serving: Path, depth: int = 50, progress: Callable[[int, int], None] | None = None
+    run: Run,
+    serving: Path,
+    depth: int = 50,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> str:
     """Write the serving bundle of a run; one that is there and whole is not written again.
 
@@ -267,6 +271,8 @@ def _bundle_of_run(
         The longest list.
     progress : Callable[[int, int], None] | None, default None
         Told customers done and customers in all, for each of two lists.
+    workers : int, default 1
+        How many of the two lists are made at a time.
 
     Returns
     -------
@@ -315,7 +321,7 @@ def _bundle_of_run(
         version,
         depth,
         model.data_.product_ids[_masked(model, asked)].tolist(),
-        functools.partial(side_by_side, workers=1 if progress else run.config.runs.workers),
+        functools.partial(side_by_side, workers=1 if progress else workers),
     )
     return version
 
@@ -990,6 +996,7 @@ def promote(
     force: str = "",
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str, int, int], None] | None = None,
+    workers: int = 1,
 ) -> tuple[bool, str, list[Check]]:
     """Make a run's model the serving model, if it passes the gate or is forced.
 
@@ -1005,6 +1012,9 @@ def promote(
         Told customers done and customers in all.
     tell : Callable[[str, int, int], None] | None, default None
         Told what is compared: a name, its number and how many there are.
+    workers : int, default 1
+        With 2 the second list is made in a process of its own, where no progress is told; whoever
+        kills this process must end that one too, as it shares the lock.
 
     Returns
     -------
@@ -1039,7 +1049,7 @@ def promote(
         wanted = all(c.passed for c in checks) or bool(force)
         version = ""
         if wanted:
-            version = _bundle_of_run(run, serving, progress=progress)
+            version = _bundle_of_run(run, serving, progress=progress, workers=workers)
             checks.append(_answers_itself(serving / version))
         yes = wanted and checks[-1].passed
         line = {
@@ -1120,7 +1130,10 @@ def take_back(serving: Path, reason: str = "", masked: bool | None = None) -> st
 
 # %% ../../nbs/06a_promotion.ipynb #4a264f15
 def promote_first(
-    run: Run, serving: Path, progress: Callable[[int, int], None] | None = None
+    run: Run,
+    serving: Path,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> str:
     """Promote a run's model if none is served yet.
 
@@ -1132,6 +1145,8 @@ def promote_first(
         The folder of bundles.
     progress : Callable[[int, int], None] | None, default None
         Told customers done and customers in all.
+    workers : int, default 1
+        As `promote` takes it.
 
     Returns
     -------
@@ -1141,7 +1156,7 @@ def promote_first(
     if current_bundle(serving) is not None:
         return ""
     try:
-        yes, version, checks = promote(run, serving, progress=progress)
+        yes, version, checks = promote(run, serving, progress=progress, workers=workers)
     except RetailError as e:
         return f"No model is served yet: {e}"
     if yes:
