@@ -45,8 +45,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
 WINDOW = 365
 THREADS = 2
 SPARK_MEMORY = "6GB"  # of its Java process; with less, ten million lines take far longer
@@ -309,7 +307,7 @@ def one(method: str, file: Path, memory: str | None, out: Path) -> None:
     METHODS[method](file, file.parent / "products.parquet", memory).to_parquet(out)
     seconds = time.perf_counter() - began
     used = resource.getrusage(resource.RUSAGE_SELF)
-    helpers = [spent(process) for process in psutil.Process().children(recursive=True)]
+    helpers = [spent(process) for process in started_by(os.getpid())]
     print(
         json.dumps(
             {
@@ -321,14 +319,20 @@ def one(method: str, file: Path, memory: str | None, out: Path) -> None:
     )
 
 
-def spent(process: psutil.Process) -> tuple[float, float]:
-    """Processor seconds and peak GiB of a process that was started on the way, such as Java; one
-    that has ended holds no memory any more.
-    """
-    times = process.cpu_times()
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return times.user + times.system, sum(map(int, peaks)) / 2**20
+def started_by(process: int) -> list[int]:
+    """The numbers of the processes that a process has started, such as Java, and of theirs."""
+    lists = Path(f"/proc/{process}/task").glob("*/children")
+    children = [int(child) for text in lists for child in text.read_text().split()]
+    return children + [other for child in children for other in started_by(child)]
+
+
+def spent(process: int) -> tuple[float, float]:
+    """Processor seconds and peak GiB of a process; one that has ended holds no memory any more."""
+    place = Path(f"/proc/{process}")
+    ticks = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
+    lines = (place / "status").read_text().splitlines()
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), sum(peaks) / 2**20
 
 
 def measure(method: str, file: Path, memory: str | None) -> tuple[dict, Path]:

@@ -167,7 +167,7 @@ SAID = """() => {
   const main = document.querySelector("main");
   const terms = [...document.querySelectorAll("a.term")].map((link) => link.hash.slice(1));
   const figures = [...main.querySelectorAll("figure")].map(
-    (figure) => [figure.querySelector("img").alt, figure.querySelector("figcaption").innerText]);
+    (figure) => [figure.querySelector("img")?.alt, figure.querySelector("figcaption")?.innerText]);
   const code = Boolean(main.querySelector("details, pre")), text = main.innerText;
   main.querySelectorAll("code, tbody").forEach((node) => node.remove());  // names of the data
   return { text, code, terms, figures, prose: main.innerText };
@@ -214,6 +214,8 @@ def looked_at(page, name: str, screenshots: Path | None) -> dict:
     for look in COLOURS:
         found["looks"][look] = in_colours(page, look)
         if look in ("light", "dark") and name in [*BUSINESS, "02_features", "notebooks"]:
+            page.reload()  # as a reader opens it who has chosen these colours
+            page.wait_for_selector("html[data-house=ready]")
             found["barriers"][look] = barriers(page, look == "dark")
         if screenshots and look != "phone-dark":
             picture = f"{name.replace('/', '-')}-{look}.png"

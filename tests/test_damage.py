@@ -942,6 +942,8 @@ BY_ITSELF = [
 ]
 # What hides another price, and what may be harmless though it has a name.
 BY_ITSELF += ["prices_in_cents", "amounts_in_cents", "zero_width_signs_in_ids"]
+# What other kinds are named by as well.
+BY_ITSELF += ["a_truncated_last_line", "a_barcode_as_quantity"]
 
 
 def twos(kinds: list[Kind]) -> list[tuple[str, ...]]:

@@ -6,8 +6,10 @@ import base64
 import gzip
 import io
 import json
+import multiprocessing
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -528,6 +530,19 @@ def test_a_site_is_the_same_bytes_from_one_process_or_two(
     monkeypatch.setattr("smalldocs.__version__", smalldocs_version)
     again = site.build_site(run, root, tmp_path / "again", renderer="smalldocs")
     assert bytes_of(made) == bytes_of(again) and len(bytes_of(made)) > 20
+
+
+def test_a_process_that_hangs_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(page_parts, "_processors", lambda: 2)
+    monkeypatch.setattr(page_parts, "_WORTH_SHARING", 2)
+    monkeypatch.setattr(page_parts, "_PATIENCE", 0.2)
+
+    def work(n: int) -> int:
+        if multiprocessing.parent_process():
+            time.sleep(600)
+        return n * n
+
+    assert page_parts.share_work(work, [1, 2, 3]) == [1, 4, 9]
 
 
 def test_a_pdf_needs_a_browser_and_says_so_before_any_page(tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ import importlib.util
 import os
 import re
 import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -26,12 +28,8 @@ from retail_ci.data.sources import open_source
 
 SPARK = {"sql.shuffle.partitions": "2", "sql.adaptive.enabled": "false"}
 ROLES = ("transactions", "products", "customers")
-OF_PLACES = (
-    "row",
-    "source_file",
-    "source_row",
-    "source_line",
-)  # a database has an order of its own
+# a database has an order of its own
+OF_PLACES = ("row", "source_file", "source_row", "source_line")
 OF_FILES = ("delimiter", "encoding", "header", "skip_rows", "quote")
 
 
@@ -255,7 +253,8 @@ def on_duckdb(duckdb, tmp_path_factory):
     @functools.cache
     def found(name: str) -> tuple[Config, dict | str]:
         folder = tmp_path_factory.mktemp(name)
-        place = LOGS[name](folder) if name in LOGS else proposed(name, folder)[0]
+        with mock.patch.object(tempfile, "tempdir", str(folder)):
+            place = LOGS[name](folder) if name in LOGS else proposed(name).config
         config = load_config(str(place))
         return config, cleaned(duckdb, config, folder)
 
@@ -285,11 +284,13 @@ def test_the_delicate_orders_are_kept_as_pandas_counts_them(on_duckdb):
 @pytest.mark.parametrize("name", ["orders", *(HAVE_BOOKS if ALL else FEW)])
 def test_postgres_finds_what_duckdb_does(name, duckdb, postgres, on_duckdb, tmp_path):
     config, here = on_duckdb(name)
+    assert isinstance(here, dict), here
     compared(here, cleaned(duckdb, in_postgres(postgres, config), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["orders", *(HAVE_BOOKS if ALL else [])])
 def test_spark_finds_what_duckdb_does(name, spark, on_duckdb, tmp_path):
     config, here = on_duckdb(name)
+    assert isinstance(here, dict), here
     data = dataclasses.replace(config.data, engine="spark")
     compared(here, cleaned(spark, dataclasses.replace(config, data=data), tmp_path))

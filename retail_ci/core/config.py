@@ -616,8 +616,9 @@ class CampaignsConfig:
     suppressed : list[str] | str | None
         Column in which anything but a plain no forbids contact; found in the same way.
     control : float
-        Share of the customers that is held back, to measure what the campaign does: of each
-        segment in `campaigns`, in all in `campaigns draw`, more where spend varies more.
+        Share of the customers that is held back, to measure what the campaign does. `campaigns`
+        holds back this share of each segment; `campaigns draw` holds back this share in all, and
+        more of the segments where spend varies more.
     offers : int
         Products offered to each customer, at most.
     wave : str

@@ -228,16 +228,14 @@ def _beyond(rows: pd.DataFrame, lines: int = _BILLION) -> str:
         return ""
     top = ours.iloc[-1]
     more = lines / top.lines
-    need = {}
-    for column in ("cpu", "gib"):
-        slope = max(_slopes(ours, column).slope.iloc[-1], 1.0 if column == "cpu" else 0.0)
-        need[column] = top[column] * more**slope
-    hours = need["cpu"] / 3600
-    cores = math.ceil(need["cpu"] / 600)
+    slope = max(_slopes(ours).slope.iloc[-1], 1.0)
+    seconds = top.cpu * more**slope
+    hours = seconds / 3600
+    cores = math.ceil(seconds / 600)
     return (
         f"By calculation, {count(lines)} lines would need {number(hours, '.1f')} hours of "
         f"processor time, if the cost grows on as in the last step ({count(top.lines)} lines were "
         f"the most that was measured, so this is {number(more, '.0f')} times as far). "
-        f"{counted(cores, 'core')} would do that in ten minutes if they shared it evenly. "
-        f"Without spilling it would take {number(need['gib'], '.0f')} GiB of memory."
+        f"{counted(cores, 'core')} would do that in ten minutes if they shared it evenly. What "
+        "memory does not hold lies on disk meanwhile."
     )

@@ -212,8 +212,8 @@ HITS = Claim(
     _apart,
     lambda found: {"plain": share(found["plain"]["value"])},
     "with the same best sellers for everybody it would have been {plain}",
-    "with the same best sellers for everybody it would have been {plain}; counted in this way, the "
-    "difference may be chance",
+    "with the same best sellers for everybody it would have been {plain}; a difference between "
+    "these two shares may be chance",
 )
 
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -816,6 +817,7 @@ def has_returns(facts: Facts) -> bool:
 
 # %% ../../nbs/09f_page_parts.ipynb #ff650794
 _WORTH_SHARING = 8  # things; fewer are done before another process has begun
+_PATIENCE = 30.0  # seconds that a process gets beside five times what the other half took
 
 
 def _processors() -> int:
@@ -871,8 +873,13 @@ def share_work(work: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
     there.close()
     made: list[Any] = [None] * len(things)
     try:
+        began = time.monotonic()
         made[::2] = [work(thing) for thing in things[::2]]
-        made[1::2] = _received(here) or [work(thing) for thing in things[1::2]]
+        answer = _received(here, _PATIENCE + 5 * (time.monotonic() - began))
+        if not answer:
+            other.kill()
+            other.join()
+        made[1::2] = answer or [work(thing) for thing in things[1::2]]
     finally:
         other.kill()
         other.join()
@@ -880,9 +887,9 @@ def share_work(work: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
     return made
 
 
-def _received(connection: Any) -> list:
-    """What another process has made; nothing where it has ended early."""
+def _received(connection: Any, seconds: float) -> list:
+    """What another process has made; nothing where it has ended early, or hangs."""
     try:
-        return connection.recv()
+        return connection.recv() if connection.poll(seconds) else []
     except (EOFError, OSError):
         return []
