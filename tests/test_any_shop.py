@@ -136,6 +136,7 @@ def test_a_drawn_shop_runs_to_the_end_or_is_refused_with_a_sentence(rooms, tmp_p
         shutil.rmtree(folder)
 
     one()
+    # one shop alone may be refused; of many a third runs
     assert len(refused) >= SHOPS and refused.count("") >= SHOPS // 3, refused
 
 

@@ -154,6 +154,20 @@ def test_every_model_is_published_promoted_and_answers(name, tmp_path):
     assert {line["method"] for line in stranger["recommendations"]} == {"popular"}
 
 
+def test_two_processes_write_the_bundle_that_one_writes(tmp_path):
+    run = finished(tmp_path, "personal", *shop_log())
+    bundles = []
+    for workers in (1, 2):
+        yes, version, _ = promote(run, tmp_path / f"serving{workers}", workers=workers)
+        bundles.append(tmp_path / f"serving{workers}" / version)
+        assert yes
+    one, two = (
+        {p.name: p.read_bytes() for p in bundle.rglob("*") if p.is_file()} for bundle in bundles
+    )
+    assert set(one) == set(two) and len(one) > 10
+    assert [name for name in one if one[name] != two[name]] in ([], ["card.json", "manifest.json"])
+
+
 def test_one_recipe_is_compared_with_any_other(tmp_path):
     log, shelf = shop_log()
     assert promote(finished(tmp_path, "personal", log, shelf), tmp_path / "serving")[0]

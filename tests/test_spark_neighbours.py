@@ -14,11 +14,14 @@ import pytest
 import scipy.sparse as sp
 from test_recommend import make_shop
 
+from retail_ci.core.config import Config, DataConfig
 from retail_ci.core.errors import RunError
+from retail_ci.core.runs import Run
 from retail_ci.data import engines
 from retail_ci.recommend.baselines import PopularityRecommender
 from retail_ci.recommend.collaborative import neighbours, neighbours_on_spark
 from retail_ci.recommend.hybrid import make_model
+from retail_ci.serve.batch_lists import recommend_run
 
 pyspark = pytest.importorskip("pyspark")
 LOG, SHELF = make_shop(customers=40, lines=900)
@@ -72,8 +75,9 @@ def test_spark_finds_the_same_neighbours(spark):
 
 
 @pytest.mark.parametrize("name", ["popularity", "ease", "ranker"])
-def test_spark_makes_the_same_lists(spark, name):
-    """Ten parts in two waves, with a stranger, a fresh basket and a rule for one customer."""
+def test_spark_makes_the_same_lists(spark, name, monkeypatch):
+    """Ten parts in three waves, with a stranger, a fresh basket and a rule for one customer."""
+    monkeypatch.setattr("retail_ci.recommend.base._WAVE", 4)
     model = make_model(name).fit(LOG, SHELF)
     asked = {
         "customers": ["nobody", *LOG["customer_id"].dropna().unique()[:28], "new"],
@@ -258,3 +262,25 @@ def test_map_in_pandas_hands_on_what_it_gets(backends):
     pd.testing.assert_frame_equal(
         rows.mapInPandas(lambda parts: parts, rows.schema).toPandas(), rows.toPandas()
     )
+
+
+def test_a_run_whose_engine_is_spark_makes_its_lists_there(tmp_path, monkeypatch):
+    """The last test of this file: the session ends with the lists."""
+    asked = []
+    parts = PopularityRecommender.recommend_parts
+    monkeypatch.setattr(
+        PopularityRecommender,
+        "recommend_parts",
+        lambda *given, **named: asked.append(named["spark"]) or parts(*given, **named),
+    )
+    light = {"sql.shuffle.partitions": "2"}
+    there = DataConfig(engine="spark", threads=2, memory="1GB", spill=str(tmp_path), spark=light)
+    written = []
+    for name, data in (("here", DataConfig()), ("there", there)):
+        run = Run(Config(data=data), tmp_path / name)
+        run.write("recommender", PopularityRecommender().fit(LOG, SHELF).to_arrays())
+        notes = recommend_run(run, tmp_path / f"{name}.parquet", k=7)
+        assert notes[-1].startswith("40 customers, 280 lines: ")
+        written.append((tmp_path / f"{name}.parquet").read_bytes())
+    assert written[0] == written[1]
+    assert asked[0] is None and type(asked[1]).__name__ == "SparkSession"

@@ -191,7 +191,8 @@ def _compare_engines(rows: pd.DataFrame) -> str:
     if not len(both):
         return ""
     lines = both.index[-1]
-    faster = both.index[both["seconds"]["spark"] < both["seconds"]["ours"]]
+    slower = both.index[both["seconds"]["spark"] >= both["seconds"]["ours"]]
+    faster = both.index if not len(slower) else both.index[both.index > slower[-1]]
     last = both.loc[lines]
     times = {
         name: number(last[name]["spark"] / last[name]["ours"], ".1f")
@@ -200,7 +201,7 @@ def _compare_engines(rows: pd.DataFrame) -> str:
     first = (
         f"On this machine Spark was faster from {count(faster[0])} lines on."
         if len(faster)
-        else f"On this machine DuckDB was faster at each size, up to {count(lines)} lines."
+        else f"On this machine DuckDB was the faster at {count(lines)} lines, the most measured."
     )
     return (
         f"{first} At {count(lines)} lines Spark took {times['seconds']} times the seconds, "

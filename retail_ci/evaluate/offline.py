@@ -592,38 +592,46 @@ def side_by_side(calls: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
             began = time.monotonic()
             found.append(first())
             seconds = _PATIENCE[0] + _PATIENCE[1] * (time.monotonic() - began)
-            found += [_answer(*one, seconds) for one in zip(apart, others)]
+            found += [_answer(*one, call, seconds) for one, call in zip(apart, others)]
     return found
 
 
 @contextlib.contextmanager
-def _begun(call: Callable[[], Any]) -> Iterator[Any]:
-    """A process that makes a call and sends what it returns; yields where that arrives."""
+def _begun(call: Callable[[], Any]) -> Iterator[tuple[Any, Any]]:
+    """A process that makes a call and sends what it returns; yields where that arrives, and it."""
     context = multiprocessing.get_context("fork")  # it has the log already
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(there, call), daemon=True)
+    process = context.Process(target=_send, args=(here, there, call), daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # on forks beside idle threads
         process.start()
     there.close()
     try:
-        yield here
+        yield here, process
     finally:
-        process.kill()
-        process.join()
+        _end(process)
+        here.close()
 
 
-def _send(there: Any, call: Callable[[], Any]) -> None:
+def _end(process: Any) -> None:
+    """Kill a process and wait for its end."""
+    process.kill()
+    process.join()
+
+
+def _send(here: Any, there: Any, call: Callable[[], Any]) -> None:
     """Send what a call returns; nothing if it fails, since it is then made where it is awaited."""
+    here.close()  # or this process would wait for a reader that it is itself
     with contextlib.suppress(Exception):
         there.send(call())
 
 
-def _answer(where: Any, call: Callable[[], Any], seconds: float) -> Any:
+def _answer(where: Any, process: Any, call: Callable[[], Any], seconds: float) -> Any:
     """What a process has sent; the call is made here if it ends, or hangs, without an answer."""
     with contextlib.suppress(EOFError):
         if where.poll(seconds):
             return where.recv()
+    _end(process)  # before the same files are written here
     return call()
 
 # %% ../../nbs/05_evaluation.ipynb #14f9f807

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,19 @@ class PostRunWorker:
         self.process = None
 
 # %% ../../nbs/11c_afterwards.ipynb #28d1ecfd
+def _heard(clerk: PostRunWorker, seconds: float | None) -> bool:
+    """Wait for a word of the worker; raise `EOFError` where it has ended without one.
+
+    What the worker has started may outlive it for a moment with its end of the connection, which
+    alone would then stay silent.
+    """
+    ended = clerk.process.sentinel
+    ready = wait([clerk.connection, ended], seconds)
+    if ready == [ended] and not clerk.connection.poll():
+        raise EOFError
+    return bool(ready)
+
+
 def _finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
     """What the worker tells, until it has nothing left to do or takes too long over MLflow.
 
@@ -239,7 +252,7 @@ def _finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
     """
     at = ""
     while True:
-        if not clerk.connection.poll(clerk.config.mlflow.timeout if at == "MLflow" else None):
+        if not _heard(clerk, clerk.config.mlflow.timeout if at == "MLflow" else None):
             return _not_done(
                 f"it took longer than {clerk.config.mlflow.timeout} seconds (mlflow.timeout)"
             )

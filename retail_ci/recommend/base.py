@@ -5,6 +5,7 @@
 # %% ../../nbs/04c_base.ipynb #a12ceb09
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import importlib
@@ -701,7 +702,8 @@ class Recommender(Storable):
         """Recommend as `recommend` does, one table after another.
 
         The lists of a large base need more memory than the model; here only one table of them
-        is held at a time. Together the tables are what `recommend` returns.
+        is held at a time, and a few dozen packed ones from Spark. Together the tables are what
+        `recommend` returns.
 
         Parameters
         ----------
@@ -1451,7 +1453,8 @@ def _answer_table(
     return some, (lists.best >= 0).sum(axis=1), table
 
 # %% ../../nbs/04c_base.ipynb #06e63dbc
-_WAVE = 4  # parts that each core of Spark makes before the driver takes them
+_WAVE = 32  # parts that are made before the driver takes them, a few megabytes each
+_NO_LISTS = "Spark could not make the lists"
 _AFTER_SPARK = (
     "Nothing was written. Check that every executor has this package and enough memory, and run "
     "it again, or set data.engine to duckdb."
@@ -1487,7 +1490,8 @@ def _answer_on_spark(
     """
     total = len(question.customers)
     parts = _cut(total, size)
-    shared = spark.sparkContext.broadcast((question, data))
+    with translating(RunError, _NO_LISTS, _AFTER_SPARK):
+        shared = spark.sparkContext.broadcast((question, data))
 
     def work(tables: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """The lists of one part after another, each as one row."""
@@ -1502,20 +1506,22 @@ def _answer_on_spark(
                 }
             )
 
-    wave = _WAVE * spark.sparkContext.defaultParallelism
-    for first in range(0, len(parts), wave):
-        last = min(first + wave, len(parts))
-        rows = spark.range(first, last, numPartitions=last - first).mapInPandas(
-            work, "part long, sizes binary, lists binary"
-        )
-        with translating(RunError, "Spark could not make the lists", _AFTER_SPARK):
-            made = sorted(rows.collect(), key=lambda row: row["part"])
-        for row in made:
-            some = parts[row["part"]]
-            yield some, np.frombuffer(row["sizes"], np.int32), _read_lists(row["lists"])
-            if progress:
-                progress(some.stop, total)
-    shared.unpersist()
+    try:
+        for first in range(0, len(parts), _WAVE):
+            last = min(first + _WAVE, len(parts))
+            with translating(RunError, _NO_LISTS, _AFTER_SPARK):
+                rows = spark.range(first, last, numPartitions=last - first).mapInPandas(
+                    work, "part long, sizes binary, lists binary"
+                )
+                made = sorted(rows.collect(), key=lambda row: row["part"])
+            for row in made:
+                some = parts[row["part"]]
+                yield some, np.frombuffer(row["sizes"], np.int32), _read_lists(row["lists"])
+                if progress:
+                    progress(some.stop, total)
+    finally:
+        with contextlib.suppress(Exception):  # of a Spark that has ended
+            shared.destroy()
 
 
 def _read_lists(parquet: bytes) -> pd.DataFrame:

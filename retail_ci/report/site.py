@@ -1210,7 +1210,8 @@ def _render_with_quarto(stage: Path) -> None:
         raise RunError("Quarto ended without an error but made no pages.")
 
 
-_KNOWN_SMALLDOCS = "0.5."  # whose steps we know; another version takes them itself, in one process
+# whose steps we know; another version takes them itself, in one process
+_KNOWN_SMALLDOCS = ("0.5.4",)
 
 
 def _short_layout(addresses: set[str]) -> Any:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -306,10 +306,13 @@ def _run_model(run: Run) -> Recommender:
     return Recommender.from_arrays(arrays)
 
 
+_FEW = 20_000  # customers whose lists are made here sooner than Spark starts
+
+
 @contextmanager
-def _spark_of(data: DataConfig) -> Iterator[Any]:
-    """The Spark session of a config whose engine is Spark, or None."""
-    if data.engine != "spark":
+def _spark_of(data: DataConfig, customers: int = 0) -> Iterator[Any]:
+    """The Spark session of a config whose engine is Spark, or None; none for a few customers."""
+    if data.engine != "spark" or 0 < customers <= _FEW:
         yield None
         return
     from retail_ci.data.engines import close, connect
@@ -317,8 +320,11 @@ def _spark_of(data: DataConfig) -> Iterator[Any]:
     con = connect(data)
     try:
         yield con._session
-    finally:
-        close(con)
+    except BaseException:
+        with suppress(Exception):  # of a Spark that has ended: the first error says more
+            close(con)
+        raise
+    close(con)
 
 
 def recommend_run(
@@ -377,7 +383,7 @@ def recommend_run(
             notes.extend(table.attrs["notes"])
             yield table
 
-    with _spark_of(data) as spark:
+    with _spark_of(data, 0 if who is None else len(who)) as spark:
         tables = model.recommend_parts(
             who,
             k or run.config.recommender.k,
