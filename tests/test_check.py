@@ -1837,6 +1837,14 @@ def test_a_note_or_a_province_is_no_customer(tmp_path):
     assert "customer_note" not in told and "Billing Province Name" not in told
 
 
+@pytest.mark.parametrize("header", ["Club member", "Is member", "Loyalty card", "Customer"])
+def test_yes_and_no_are_nobody(tmp_path, header):
+    log = shop().drop(columns="customer_no").assign(**{header: ["yes", "no"] * 200})
+    found = looked(log, tmp_path)
+    assert "customer_id" not in columns(found)
+    assert not [g for g in found.guesses if g.key == "columns.customer_id" and header in g.why]
+
+
 def test_yes_and_no_are_not_offered_as_the_receipt(tmp_path):
     log = shop().drop(columns="basket_no").assign(prescription=["oui", "non"] * 200)
     log["prescription"] = [["oui", "non"][int(day[-2:]) % 2] for day in log["day"]]

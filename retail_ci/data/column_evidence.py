@@ -491,6 +491,7 @@ def _choose_customer(found: Assignment) -> None:
     named = _candidates(found, "customer_id")
     if not any(e.fits and e.words >= 0.8 for e in named):
         named = [*(e for e in _payers(found) if e.fits), *named]
+    named = [e for e in named if not found.columns[e.name].flag]  # a yes or no is nobody
     found.take(next(iter(named), None), [e.name for e in named])
 
 
