@@ -662,8 +662,9 @@
   });
 
   // ---- a table fits its page: its words wrap, then they are small, and where that does not help
-  // each row becomes a card
-  const fits = ["", "wrap", "small", "tight", "cards"];
+  // each row becomes a card; a head is split within a word on a screen alone, before that
+  const fits = ["", "wrap", "small", "tight", "tiny", "torn", "cards"];
+  const paperFits = fits.filter((fit) => fit !== "torn");
   const narrowFits = ["", "wrap", "cards"];
   const inCards = ".actions, .claims";
   const label = (table) => {
@@ -679,13 +680,14 @@
   };
   const fitTable = (box, width) => {
     const narrow = (width || document.documentElement.clientWidth) < 576;
+    const onPaper = width || window.matchMedia("print").matches;
     const table = box.querySelector("table");
     if (!table || (narrow && box.closest(inCards))) {
       delete box.dataset.fit;
       return;
     }
     if (width) box.style.width = `${width}px`;
-    for (const fit of narrow ? narrowFits : fits) {
+    for (const fit of narrow ? narrowFits : onPaper ? paperFits : fits) {
       if (fit) box.dataset.fit = fit;
       else delete box.dataset.fit;
       if (fit === "cards") label(table);

@@ -652,6 +652,8 @@ def campaigns(
 
 def _about_list(segment: Any) -> str:
     """Describe what a campaign may do in one segment."""
+    from retail_ci.core.formats import share
+
     if not segment.send + segment.control:
         return f"{segment.segment}: nobody to contact"
     said = f"{segment.segment}: {segment.send:,} to contact, {segment.control:,} held back"
@@ -660,7 +662,7 @@ def _about_list(segment: Any) -> str:
         return f"{said}; the control group can show a lift of {100 * lift:.1f} points or more"
     anyway = segment.buys_anyway
     if anyway == anyway:
-        return f"{said}; {anyway:.0%} buy anyway, so no lift could be measured"
+        return f"{said}; {share(anyway)} buy anyway, so no lift could be measured"
     return f"{said}; how many buy anyway is not known"
 
 # %% ../nbs/12_cli.ipynb #4c27b9ba

@@ -146,6 +146,20 @@ LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its mar
     "print": {"width": 688, "height": 1000},
 }
 TABLES = """() => {
+  const inTwo = (head) => {  // whether a word of it stands on two lines
+    const texts = document.createTreeWalker(head, NodeFilter.SHOW_TEXT);
+    const lines = (text, word) => {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      const boxes = [...range.getClientRects()].filter((box) => box.width > 0);
+      return new Set(boxes.map((box) => Math.round(box.top))).size;
+    };
+    for (let text = texts.nextNode(); text; text = texts.nextNode())
+      for (const word of text.data.matchAll(/[^\\s\\-\\/\u200b]+/g))
+        if (lines(text, word) > 1) return true;
+    return false;
+  };
   const end = document.querySelector("main").getBoundingClientRect().right;
   const shown = [...document.querySelectorAll("main table")].filter((table) => table.offsetParent);
   return shown.map((table) => {
@@ -156,6 +170,7 @@ TABLES = """() => {
     return {
       cut: Math.round(Math.max(box ? box.scrollWidth - box.clientWidth : 0, last - end)),
       fit: box ? box.dataset.fit || "" : "no box",
+      split: head ? [...table.tHead.querySelectorAll("th")].filter(inTwo).length : 0,
       named: Boolean(head) || cells.every((cell) => cell.dataset.label || !cell.textContent.trim()),
       text: table.innerText.slice(0, 60),
     };
@@ -284,6 +299,13 @@ def test_no_table_is_wider_than_its_page(visited, look):
     ]
     assert len(tables) > 300
     assert [(name, table) for name, table in tables if table["cut"] > 1] == []
+
+
+def test_print_splits_no_head_of_a_table_within_a_word(visited):
+    tables = [
+        (name, table) for name, page in visited.items() for table in page["tables"].get("print", [])
+    ]
+    assert len(tables) > 300 and [(name, t) for name, t in tables if t["split"]] == []
 
 
 def test_a_wide_table_becomes_cards_on_a_phone_that_name_each_value(visited):

@@ -505,6 +505,27 @@ def test_a_segment_in_which_nobody_came_has_no_best_month_and_no_story(tmp_path,
     assert ("December 2025 brought the most revenue" in page) == bool(came)
 
 
+@pytest.mark.parametrize("covered", [2, 12])
+def test_a_segment_has_no_months_before_the_log(tmp_path, covered):
+    """A year before its first day is no year without sales."""
+    profile = {"segment": "Champions", "customers": 90, "share": 1.0, "revenue": 9.0}
+    profile |= {"revenue_share": 1.0, "frequency": 2, "recency": 5, "basket_value": 1.0}
+    months = [
+        {"month": f"2025-{n:02}-01", "revenue": 10.0 * (n > 12 - covered)} for n in range(1, 13)
+    ]
+    months = [m | {"baskets": 9, "customers": 9} for m in months]
+    known = [m | {"whole": True, "basket_value": 1.0} for m in months[-covered:]]
+    insights = {"months": known}
+    facts = facts_of(write_metrics(tmp_path, segments={"profiles": [profile]}, insights=insights))
+    story = {"third": 1, "visits": 2, "spent": None, "category": None, "n": 5}
+    story |= {"first": None, "last": None}
+    facts.by_segment = {"Champions": {"slipped": 0, "months": months, "stories": [story]}}
+    page = segment_pages(facts)["segment-champions"].text(facts)
+    assert page.count("<time ") == covered
+    assert ("## Twelve months" in page and "In twelve months two" in page) == (covered == 12)
+    assert ("Since November 2025 two visits" in page) == (covered == 2)
+
+
 @pytest.mark.parametrize("days, shorter", [(365, False), (180, True)])
 def test_a_look_back_is_called_shorter_where_it_is(tmp_path, days, shorter):
     (tmp_path / "data").mkdir()

@@ -293,6 +293,22 @@ def current_locale(name: str | None = None) -> Locale:
 
 # %% ../../nbs/00a_formats.ipynb #60466467
 _MINUS = "−"
+_NOISE = 1e-9  # a share that is nearer to none or to all is a rounding fault of the sum
+
+
+def _true_share(value: float, spec: str) -> str:
+    """A format that does not write a share as none or as all where it is neither.
+
+    A change, which is written with its sign, stays as it is.
+    """
+    if not spec.endswith("%") or spec.startswith("+"):
+        return spec
+    for whole in (0, 1):
+        digits = int(spec[1:-1] or 0)
+        while abs(value - whole) > _NOISE and float(format(value, spec)[:-1]) == 100 * whole:
+            digits += 1
+            spec = f".{digits}%"
+    return spec
 
 
 def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -> str:
@@ -314,7 +330,7 @@ def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -
     """
     if value is None or value != value:
         return "–"
-    text = format(value, spec.replace(",", ""))
+    text = format(value, _true_share(value, spec.replace(",", "")))
     sign = text[0] if text[0] in "+-" else ""
     size = text.removeprefix(sign).removesuffix("%")
     if not size[0].isdigit():  # infinite

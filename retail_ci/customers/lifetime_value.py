@@ -493,7 +493,8 @@ def _cautions(
             "**The log does not show customers leaving.** A model in which nobody ever leaves "
             "explains this log equally well: almost nobody leaves, or the log is too short to "
             "show it. The probability of being alive is therefore left empty; expected visits and "
-            "value assume that everybody stays, so they are upper limits."
+            "value assume that everybody stays"
+            + ("." if ratio < 1 or value_ratio < 1 else ", so they are upper limits.")
         )
     elif model.leaves and model.at_limit_:
         out.append(

@@ -5,7 +5,7 @@
 # %% ../../nbs/03_segment_names.ipynb #51a838d7
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, permutations
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['PROTOTYPES', 'CLUSTERING_PRESETS', 'ACTIONS', 'NAME_CONSTRAINTS', 'ClusteringPreset', 'check_name_constraints',
-           'Shop', 'names_hold', 'name_of_one', 'bearing_shares', 'named', 'assign_names', 'other_names',
-           'missing_names', 'floors_kept', 'name_margins']
+__all__ = ['PROTOTYPES', 'CLUSTERING_PRESETS', 'ACTIONS', 'NAME_CONSTRAINTS', 'ClusteringPreset', 'action_of',
+           'check_name_constraints', 'Shop', 'names_hold', 'name_of_one', 'bearing_shares', 'named', 'assign_names',
+           'other_names', 'missing_names', 'floors_kept', 'name_margins']
 
 # %% ../../nbs/03_segment_names.ipynb #b66dc0e5
 PROTOTYPES: dict[
@@ -61,6 +61,51 @@ ACTIONS: dict[str, str] = {  # segment: what to do
     "Lost": "Low-cost re-engagement only; do not spend on them.",
     "Unnamed": "Look at the profile before acting: no standard action fits.",
 }
+_AT_THE_PRICE = "Send one personal offer at the price of what they bought, then wait."
+_WITHOUT_CATEGORIES = {  # the actions that would ask for a category
+    "Loyal Customers": "Offer premium lines and products that they do not buy yet.",
+    "Lapsed Big Spenders": _AT_THE_PRICE,
+}
+_WITHOUT_PRODUCTS = {  # the actions that would ask what somebody has bought
+    "Loyal Customers": "Thank them for coming back, and show them what is new.",
+    "Steady Customers": "Keep the service as it is; invite them once to see what is new.",
+    "Potential Loyalists": "Write a personal e-mail with one offer for the next purchase.",
+    "Promising": "Thank them for a good first purchase and invite them to a second.",
+    "Need Attention": "Remind them of the shop, before they look elsewhere.",
+    "Lapsed Big Spenders": _AT_THE_PRICE,
+}
+_ALWAYS_THERE = "basket_size"  # a feature that every shop has: who lacks it is no table of them
+
+
+def action_of(segment: str, columns: Iterable[str] = ()) -> str:
+    """Say what to do for a segment, with what the shop knows.
+
+    Parameters
+    ----------
+    segment : str
+        Its name.
+    columns : iterable of str, default ()
+        The columns of the shop's features, from `customer_features`: without `product_variety` the
+        log names no products, without `category_variety` no categories. Anything else than a table
+        of features says nothing of the shop.
+
+    Returns
+    -------
+    str
+        A sentence.
+
+    Examples
+    --------
+    >>> action_of("Loyal Customers", ["basket_size", "product_variety"])
+    'Offer premium lines and products that they do not buy yet.'
+    """
+    there = set(columns)
+    fitting = ACTIONS
+    if _ALWAYS_THERE in there and "product_variety" not in there:
+        fitting = ACTIONS | _WITHOUT_PRODUCTS
+    elif _ALWAYS_THERE in there and "category_variety" not in there:
+        fitting = ACTIONS | _WITHOUT_CATEGORIES
+    return fitting.get(segment, ACTIONS["Unnamed"])
 
 # %% ../../nbs/03_segment_names.ipynb #1db60318
 NAME_CONSTRAINTS: tuple[

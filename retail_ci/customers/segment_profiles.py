@@ -5,7 +5,7 @@
 # %% ../../nbs/03c_segment_profiles.ipynb #3eefd0ba
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..core.errors import DataError, shown, translating
 from ..core.formats import amount, count, share
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from .segment_checks import plain_space
-from .segment_names import ACTIONS
+from .segment_names import action_of
 from retail_ci.customers.segmentation import (
     RFM,
     CustomerSegmentation,
@@ -87,6 +87,17 @@ def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -
     )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #9dc9cb35
+_SHOP_COLUMNS = ("basket_size", "product_variety", "category_variety")  # what `action_of` looks at
+
+
+def _columns_of(*tables: Any) -> list[str]:
+    """Which of the columns that say what a shop knows are in one of the tables."""
+    asked = dict.fromkeys(_SHOP_COLUMNS, "number")
+    given = [table for table in tables if table is not None]
+    found = [read_frame(table, "the features", {}, asked, rest=False) for table in given]
+    return [column for table in found for column in table.columns]
+
+
 def score_customers(
     customers: Any,
     model: CustomerSegmentation,
@@ -161,13 +172,16 @@ def score_customers(
     if known.any():
         rows = asked[known]
         out.loc[known, ["segment", "margin", "why", "value_at_risk", "action"]] = describe(
-            rows, model, currency
+            rows, model, currency, _columns_of(customers, features)
         )[["segment", "margin", "why", "value_at_risk", "action"]]
     return out
 
 
 def describe(
-    features: pd.DataFrame, model: CustomerSegmentation, currency: str = ""
+    features: pd.DataFrame,
+    model: CustomerSegmentation,
+    currency: str = "",
+    columns: Iterable[str] | None = None,
 ) -> pd.DataFrame:
     """What a campaign list needs to know about each customer.
 
@@ -179,6 +193,9 @@ def describe(
         Fitted or loaded.
     currency : str, default ""
         For the reasons.
+    columns : iterable of str | None, default None
+        The columns of the shop's features, which say what an action may ask for; those of the
+        table if left out.
 
     Returns
     -------
@@ -198,7 +215,8 @@ def describe(
     out["value_at_risk"] = np.where(
         out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0
     )
-    return out.assign(action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.segment])
+    known = list(features if columns is None else columns)
+    return out.assign(action=[action_of(s, known) for s in out.segment])
 
 # %% ../../nbs/03c_segment_profiles.ipynb #ef6bef9e
 def read_customers(path: str | Path) -> pd.DataFrame:
@@ -296,7 +314,7 @@ def profiles(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
     out.insert(3, "revenue_share", out.revenue / total if total else np.nan)
     return out.assign(
         revenue_per_customer=out.revenue / out.customers,
-        action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.index],
+        action=[action_of(s, features.columns) for s in out.index],
     ).reset_index()
 
 # %% ../../nbs/03c_segment_profiles.ipynb #7c19b3ea

@@ -338,13 +338,16 @@ BOUGHT_BEFORE = Claim(
 )
 
 # %% ../../nbs/09a_claims.ipynb #4ae09917
-ALL_OF_THEM = 0.995  # a share that is written as 100%
+ALL_OF_THEM = 0.995  # as good as everybody
 
 EVERYBODY_COMES = Claim(
     "everybody comes",
     lambda found: (found.get("buys_anyway") or 0) >= ALL_OF_THEM,
-    lambda found: {"days": counted(found["days"], "day")},
-    "In past months all customers bought within {days} anyway: nobody is about to be lost, the "
+    lambda found: {
+        "days": counted(found["days"], "day"),
+        "who": "all" if found.get("buys_anyway") == 1 else "nearly all",
+    },
+    "In past months {who} customers bought within {days} anyway: nobody is about to be lost, the "
     "names only put customers in an order, and a letter can bring nobody.",
 )
 

@@ -595,9 +595,26 @@ def _month_bars(rows: Sequence[Mapping], whole: Mapping[str, bool], segment: str
     )
 
 
+_YEAR = 12  # months of a segment that a page shows
+
+
+def _months_of_log(facts: Facts, name: str) -> list[dict]:
+    """The last months of a segment, at most twelve, from the first of the log on."""
+    first = min((str(m["month"])[:10] for m in facts.insights.get("months", [])), default="")
+    rows = facts.by_segment.get(name, {}).get("months", [])
+    return [row for row in rows if str(row["month"]) >= first]
+
+
+def _time_told(rows: Sequence[Mapping]) -> str:
+    """In which time the customers of a segment are looked at."""
+    if len(rows) in (0, _YEAR):
+        return "in twelve months"
+    return f"since {month(rows[0]['month'])}"
+
+
 def _months_part(facts: Facts, name: str) -> list[str]:
     """What the customers of a segment brought, month by month."""
-    rows = facts.by_segment.get(name, {}).get("months", [])
+    rows = _months_of_log(facts, name)
     whole = {str(m["month"])[:10]: bool(m["whole"]) for m in facts.insights.get("months", [])}
     sign = facts.currency
     judged = [row for row in rows if whole.get(row["month"])]
@@ -637,7 +654,7 @@ def _visits_told(visits: int | None) -> str:
     return steps.get(visits) or f"{count(lowest[visits or 6])} to {count(visits or 6)} visits"
 
 
-def _story(told: Mapping, currency: str) -> str:
+def _story(told: Mapping, currency: str, time: str = "in twelve months") -> str:
     """A customer in a few words, which at least five customers fit."""
     name = _THIRDS[told["third"]]
     days = []
@@ -654,7 +671,7 @@ def _story(told: Mapping, currency: str) -> str:
     when = f" This customer was seen {' and '.join(days)}." if days else ""
     visits = _visits_told(told["visits"])
     return (
-        f"<div><h3>{name}</h3><p>In twelve months {visits}{spent}{likes}.{when}</p>"
+        f"<div><h3>{name}</h3><p>{time[0].upper()}{time[1:]} {visits}{spent}{likes}.{when}</p>"
         f'<p class="key-note">{counted(told["n"], "customer fits", "customers fit")} this.'
         "</p></div>"
     )
@@ -667,12 +684,13 @@ def _stories_part(facts: Facts, name: str) -> str:
     """Three customers of a segment, none of whom can be recognised."""
     found = facts.by_segment.get(name, {})
     stories = found.get("stories", [])
-    came = sum(row["customers"] for row in found.get("months", []))
+    rows = _months_of_log(facts, name)
+    came = sum(row["customers"] for row in rows)
     if not stories and came < _FEW_CAME:
-        return "Hardly anybody of the segment came in twelve months: there is no story to tell."
+        return f"Hardly anybody of the segment came {_time_told(rows)}: there is no story to tell."
     if not stories:
         return "The segment has too few customers who are alike: a story could be recognised."
-    boxes = "".join(_story(told, facts.currency) for told in stories)
+    boxes = "".join(_story(told, facts.currency, _time_told(rows)) for told in stories)
     return raw(
         f'<div class="monday-cards">{boxes}</div><p class="key-note">No story is about '
         "one person: amounts and visits are rounded, and at least five customers fit each.</p>"
@@ -738,6 +756,11 @@ def _segment_lead(facts: Facts, profile: Mapping) -> str:
     )
 
 
+def _months_head(facts: Facts, name: str) -> str:
+    """The title over the months of a segment."""
+    return "Twelve months" if len(_months_of_log(facts, name)) == _YEAR else "Month by month"
+
+
 def _segment_page(name: str, facts: Facts) -> list[str]:
     """What a segment is, its months, three customers, who slipped, and what to offer."""
     profile = next(p for p in facts.segments["profiles"] if p["segment"] == name)
@@ -749,7 +772,7 @@ def _segment_page(name: str, facts: Facts) -> list[str]:
     months = _months_part(facts, name)
     return [
         raw(_segment_lead(facts, profile)),
-        "## Twelve months {#months}" if months else "",
+        f"## {_months_head(facts, name)} {{#months}}" if months else "",
         *months,
         "## Three customers {#stories}",
         _stories_part(facts, name),

@@ -567,9 +567,9 @@ def _served_segments(bundle: Bundle, newcomers: pd.DataFrame, trained: Run) -> p
     ).assign(known_customer=True)
     if not len(newcomers):
         return known
-    scored = score_customers(newcomers, load_model(trained.file("segmentation")))[
-        ["customer_id", "segment", "action"]
-    ]
+    model = load_model(trained.file("segmentation"))
+    scored = score_customers(newcomers, model, trained.read("features"))
+    scored = scored[["customer_id", "segment", "action"]]
     return pd.concat(
         [
             known,

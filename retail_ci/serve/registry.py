@@ -138,6 +138,7 @@ class ServedSegmentation:
 
         self.model = load_model(context.artifacts["segmentation"])
         self.currency = (context.model_config or {}).get("currency", "")
+        self.columns = (context.model_config or {}).get("features", [])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -145,9 +146,9 @@ class ServedSegmentation:
         """segment, cluster, margin, why, action; and customer_id where it was given."""
         from retail_ci.customers.segment_profiles import describe
 
-        found = describe(model_input.reset_index(drop=True), self.model, self.currency)[
-            ["segment", "cluster", "margin", "why", "action"]
-        ]
+        found = describe(
+            model_input.reset_index(drop=True), self.model, self.currency, self.columns
+        )[["segment", "cluster", "margin", "why", "action"]]
         if "customer_id" in model_input:
             found.insert(0, "customer_id", model_input["customer_id"].to_numpy())
         return found
@@ -422,7 +423,11 @@ def _log_model(
             input_example=_example(kind),
             pip_requirements=requirements(),
             code_paths=[str(Path(core_config.__file__).parents[1])],
-            model_config={"currency": run.config.report.currency, "serving": str(serving)},
+            model_config={
+                "currency": run.config.report.currency,
+                "features": list(run.read("features").columns),
+                "serving": str(serving),
+            },
         ).model_uri
 
 
