@@ -467,7 +467,9 @@ def _may_be_day(name: str) -> bool:
 
 
 def _sent_days(found: Assignment) -> list[Evidence]:
-    """The days on which orders were sent, which stand for the days of sale where no other does."""
+    """The days on which parcels were sent, which stand for the days of sale where no other does."""
+    if not any("parcel" in header_ideas(name) for name in found.columns):
+        return []
     days = []
     for name, column in found.columns.items():
         ideas = header_ideas(name)
@@ -947,9 +949,10 @@ def _relate_sums(found: Assignment) -> None:
         return
     lines = pd.DataFrame({"basket": basket, "product": product.values, "a": amount.numbers})
     lines = lines.dropna()
-    several = lines[lines["basket"].duplicated(keep=False)]
-    of_basket = several.groupby("basket")["a"].transform("sum")
-    several = several.assign(sums=((2 * several["a"] - of_basket).abs() < 0.011))
+    of_basket = lines.groupby("basket")["a"]
+    lines["size"] = of_basket.transform("size")
+    lines["sums"] = (2 * lines["a"] - of_basket.transform("sum")).abs() < 0.011
+    several = lines[lines["size"] > 2]  # two lines of one amount may be two sales
     each = several.groupby("product")["sums"].agg(["sum", "mean"])
     sums = each[(each["mean"] >= 0.95) & (each["sum"] >= 0.5 * several["basket"].nunique())]
     if len(sums) and sums["sum"].iloc[0] >= 5:
