@@ -2003,7 +2003,7 @@ def test_a_list_of_parcels_is_no_table_of_people(tmp_path, key, day, amount):
     assert shown("\n".join(closing(found)))[3] == _total(log)
 
 
-# ------------------------------------------------------------------- how numbers and days are written
+# ------------------------------------------------------------ how numbers and days are written
 
 
 @pytest.mark.parametrize("way, told", [("({})", "parentheses"), ("{}-", "a minus behind")])

@@ -37,8 +37,8 @@ customer: clienti klientow musteriler musterileri uyeler клиенты клие
   household shopper buyer user account
   patron cliente clientes comprador socio acheteur adherent kunde kunden kaeufer kaufer mitglied
   kundin acquirente klant klanten lid klient klienta klienci nabywca musteri uye клиент клиента
-  покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون контрагент card karte carte tarjeta
-  pelanggan pembeli konsumen cveclpv
+  покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون card karte carte tarjeta
+  pelanggan pembeli konsumen cveclpv контрагент
   patient patients patienten paciente pacientes paziente pazienti pacjent пациент 患者 مريض
 product: urunler urunleri товары товаров продукты artigos منتجات المنتجات 產品 material materialnr
   product products prod item items article articles artikel artikels
@@ -193,8 +193,9 @@ expense: expense expenses gasto gastos depense depenses ausgabe ausgaben spesa s
 opinion: review reviews rating ratings rated star stars views likes votes bewertung bewertungen avis
   valoracion valoraciones calificacion resena resenas opinie opinia recensione recensioni avaliacao
   avaliacoes beoordeling отзыв отзывы рейтинг оценка 评分 评价 评论 レビュー 評価 تقييم
-parcel: tracking trackingnumber waybill airwaybill awb consignment sendung sendungs sendungsnummer paket
-  pakets paketnummer sendungsverfolgung seguimiento suivi colis rastreio spedizioni przesylki
+parcel: tracking trackingnumber waybill airwaybill awb consignment sendung sendungs
+  sendungsnummer paket pakets paketnummer
+  sendungsverfolgung seguimiento suivi colis rastreio spedizioni przesylki
   trackingid kargotakip трек 快递 快递号 快递单 快递单号 运单 运单号 物流 物流单号 送り状 送り状番号 追跡 追跡番号 快遞 快遞單號 تتبع
 method: method type channel mode carrier priority class segment tipo canal art zahlungsart typ
   sposob yontem тип способ 方式 渠道 类型 種類 طريقة نوع

@@ -977,8 +977,8 @@ def _rates(settings: DataConfig) -> dict[str, float]:
         code = currency_code(name)
         if rates.setdefault(code, float(rate)) != float(rate):
             raise DataError(
-                f"data.currency_rates gives {code} two rates, {rates[code]:g} and {rate:g}; capital "
-                "and small letters are one currency, so leave one of them out."
+                f"data.currency_rates gives {code} two rates, {rates[code]:g} and {rate:g}; "
+                "capital and small letters are one currency, so leave one of them out."
             )
     return rates
 
