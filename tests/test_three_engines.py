@@ -255,7 +255,7 @@ def on_duckdb(duckdb, tmp_path_factory):
     @functools.cache
     def found(name: str) -> tuple[Config, dict | str]:
         folder = tmp_path_factory.mktemp(name)
-        place = LOGS[name](folder) if name in LOGS else proposed(name, folder)[0]
+        place = LOGS[name](folder) if name in LOGS else proposed(name).config
         config = load_config(str(place))
         return config, cleaned(duckdb, config, folder)
 
