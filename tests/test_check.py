@@ -1888,3 +1888,171 @@ def test_an_amount_in_meta_data_is_no_date(tmp_path):
     log = shop().assign(**{"metaData.usdAmount": [n % 70 + 0.5 for n in range(400)]})
     told = "\n".join(closing(looked(log, tmp_path)))
     assert "amount 'metaData.usdAmount': 0.5 to 69.5" in told and "date 'meta" not in told
+
+
+# ------------------------------------------------------------------------------- in which unit
+
+
+def _in_cents(log: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The log with whole cents in some columns, under other headers."""
+    for name in names:
+        log[name] = (log[name].astype(float) * 100).round().astype(int).astype(str)
+    return log.rename(columns=names)
+
+
+def _total(log: pd.DataFrame) -> float:
+    return pytest.approx(log["amount"].astype(float).sum())
+
+
+CENTS = ({"unit_price": "unit_price_cents", "amount": "amount_cents"},)
+CENTS += ({"amount": "Betrag in Cent"}, {"amount": "amount_minor_units"}, {"amount": "金额(分)"})
+
+
+@pytest.mark.parametrize("names", CENTS, ids=lambda names: list(names.values())[-1])
+def test_cents_are_asked_about_and_read_as_money_where_the_currency_is_known(tmp_path, names):
+    log = shop()
+    cents = _in_cents(log.copy(), names).drop(columns=({"unit_price"} - {*names}))
+    found = looked(cents, tmp_path)
+    assert sure(found)["revenue"] == "unsure" and not columns(found).get("currency")
+    first = f"{int(cents[names['amount']].iloc[0]):,}"
+    told = closing(found)
+    assert f"Does {first} in {names['amount']!r} stand for {log['amount'].iloc[0]}" in told[-1]
+    assert "convert the column in the export" in told[-1]
+    assert shown("\n".join(told))[3] == pytest.approx(100 * log["amount"].astype(float).sum())
+    known = looked(cents.assign(currency="chf"), tmp_path)
+    assert known.settings().currency_rates == {"CHF": 0.01}
+    assert shown("\n".join(closing(known)))[3] == _total(log)
+
+
+def test_thousands_are_asked_about_and_decimals_are_no_cents(tmp_path):
+    log = shop().drop(columns="unit_price")
+    kilo = log.assign(amount=(log["amount"].astype(float) / 1000).astype(str))
+    told = closing(looked(kilo.rename(columns={"amount": "Amount (in thousands)"}), tmp_path))[-1]
+    assert "in 'Amount (in thousands)' stand for 2.50" in told
+    plain = looked(log.rename(columns={"amount": "amount_cents"}), tmp_path)
+    assert sure(plain)["revenue"] == "sure" and "stand for" not in closing(plain)[-1]
+
+
+def test_an_amount_or_a_price_in_another_unit_than_the_rest_is_left_out(tmp_path):
+    log = shop()
+    for name in ("amount", "unit_price"):
+        found = looked(_in_cents(log.copy(), {name: name}), tmp_path)
+        told = "\n".join(closing(found))
+        assert name not in columns(found).values() and f"{name!r} " in told
+        assert "such as cents; it is left out" in told and shown(told)[3] == _total(log)
+
+
+def test_grams_beside_a_price_per_kilogram(tmp_path):
+    log = shop()
+    log["quantity"] = (log["quantity"].astype(int) * 250 + 10).astype(str)
+    paid = log["quantity"].astype(int) * log["unit_price"].astype(float) / 1000
+    log["amount"] = paid.map("{:.4f}".format)
+    told = "\n".join(closing(looked(log, tmp_path)))
+    assert "'quantity' counts thousandths of what 'unit_price' is for" in told
+    assert shown(told)[3] == pytest.approx(paid.sum(), abs=0.05)
+    named = log.drop(columns="amount").rename(
+        columns={"quantity": "quantity_g", "unit_price": "price_per_kg"}
+    )
+    found = looked(named, tmp_path)
+    assert sure(found)["price"] == "unsure" and "counts grams" in closing(found)[-1]
+    kilos = looked(named.rename(columns={"quantity_g": "quantity"}), tmp_path)
+    assert "counts grams" not in closing(kilos)[-1]
+
+
+def test_lines_that_sum_their_basket_are_asked_about(tmp_path):
+    log = shop().drop(columns=["unit_price"])
+    log["amount"] = log["amount"].astype(float)
+    sums = log.groupby("basket_no", as_index=False).agg(
+        {"customer_no": "first", "day": "first", "amount": "sum"}
+    )
+    both = pd.concat([log, sums.assign(product_no="BON-SUM", quantity="1")]).sort_values(
+        "basket_no", kind="stable"
+    )
+    found = looked(both, tmp_path)
+    assert sure(found)["revenue"] == "unsure"
+    assert "lines of 'BON-SUM' are the sums of the others of their basket" in closing(found)[-1]
+    assert sure(looked(log, tmp_path))["revenue"] == "sure"
+
+
+def test_a_type_of_line_tells_returns_that_have_positive_amounts(tmp_path):
+    log = shop().assign(type=["RETURN" if n % 17 == 5 else "SALE" for n in range(400)])
+    found = looked(log, tmp_path)
+    assert columns(found)["status"] == "type"
+    assert found.settings().status == {"returned": ["RETURN"]}
+    back = log["type"] == "RETURN"
+    for name in ("quantity", "amount"):
+        log.loc[back, name] = "-" + log.loc[back, name]
+    assert "status" not in columns(looked(log, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "key, day, amount",
+    [("快递号", "发货日期", "金额"), ("tracking_no", "ship_date", "amount")],
+)
+def test_a_list_of_parcels_is_no_table_of_people(tmp_path, key, day, amount):
+    log = shop(240).drop_duplicates("basket_no")
+    number = log["basket_no"].str[1:].astype(int)
+    parcels = pd.DataFrame(
+        {
+            key: "SF" + (7_000_000_000 + number * 37).astype(str),
+            "first name": "Ann",
+            "last name": "Lee" + (number % 20).astype(str),
+            "phone": "0138" + (number % 20).astype(str),
+            "city": "Bonn",
+            day: log["day"],
+            "item": log["product_no"],
+            "qty": log["quantity"],
+            amount: log["amount"],
+        }
+    )
+    found = looked(parcels, tmp_path)
+    assert not found.verdict and columns(found)["date"] == day
+    assert columns(found)["transaction_id"] == key and sure(found)["date"] == "likely"
+    assert shown("\n".join(closing(found)))[3] == _total(log)
+
+
+# ------------------------------------------------------------ how numbers and days are written
+
+
+@pytest.mark.parametrize("way, told", [("({})", "parentheses"), ("{}-", "a minus behind")])
+def test_negative_amounts_that_a_run_does_not_read_are_said(tmp_path, way, told):
+    log = shop().drop(columns="unit_price")
+    back = [n % 20 == 7 for n in range(400)]
+    log.loc[back, "amount"] = log.loc[back, "amount"].map(way.format)
+    text = "\n".join(closing(looked(log, tmp_path)))
+    assert f"20 values of 'amount', such as {way.format('20.00')}, are negative by {told}" in text
+
+
+def test_the_digits_of_another_script_are_said(tmp_path):
+    digits = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+    log = shop().map(lambda value: value.translate(digits))
+    text = "\n".join(closing(looked(log, tmp_path)))
+    assert "400 values of 'day', such as ٢٠٢٥-٠١-٠١, are in the digits of another script" in text
+    assert "400 values of 'amount'" in text and "date" not in columns(looked(log, tmp_path))
+
+
+def _lakhs(amount: float) -> str:
+    whole, cents = f"{amount:.2f}".split(".")
+    head, tail = whole[:-3], whole[-3:]
+    groups = [head[max(0, n - 2) : n] for n in range(len(head), 0, -2)][::-1]
+    return ",".join([*groups, tail]) + "." + cents
+
+
+@pytest.mark.parametrize(
+    "way", [_lakhs, lambda v: f"{v:,.2f}".replace(",", "'"), lambda v: f"Rp {v:,.2f}"]
+)
+def test_thousands_in_other_countries_are_read(tmp_path, way):
+    log = shop().drop(columns="unit_price")
+    amounts = log["amount"].astype(float) * 54_321
+    text = "\n".join(closing(looked(log.assign(amount=amounts.map(way)), tmp_path)))
+    assert shown(text)[0] == 400 and shown(text)[3] == pytest.approx(amounts.round(2).sum())
+
+
+@pytest.mark.parametrize(
+    "off, name, shown_year", [(543, "Buddhist", 2568), (-621, "Persian", 1404)]
+)
+def test_days_of_another_calendar_are_asked_about(tmp_path, off, name, shown_year):
+    log = shop()
+    log["day"] = log["day"].map(lambda d: f"{int(d[:4]) + off}/{d[5:7]}/{min(int(d[8:]), 28):02d}")
+    told = closing(looked(log, tmp_path))[-1]
+    assert f"'day' by the {name} calendar, {shown_year} for 2025?" in told

@@ -225,6 +225,22 @@ def test_several_currencies_are_refused_with_their_lines():
         retail_ci.clean(log, currency_rates={"EUR": 1, "USD": 0.92})
 
 
+def test_a_currency_in_small_letters_is_the_same_currency():
+    log = money_log()
+    rates = {"EUR": 1, "USD": 0.92, "GBP": 1.17}
+    revenue = retail_ci.clean(log, currency_rates=rates).facts["revenue"]
+    small = log.assign(
+        currency=log["currency"].where(log.index % 2 == 0, log["currency"].str.lower())
+    )
+    assert retail_ci.clean(small, currency_rates=rates).facts["revenue"] == revenue
+    lower = {code.lower(): rate for code, rate in rates.items()}
+    assert retail_ci.clean(log, currency_rates=lower).facts["revenue"] == revenue
+    with pytest.raises(DataError, match="gives USD two rates, 0.92 and 0.5"):
+        retail_ci.clean(log, currency_rates=rates | {"usd": 0.5})
+    one = retail_ci.clean(log.assign(currency=["chf", "CHF"] * 200))
+    assert one.facts["revenue"] == pytest.approx((log["quantity"] * log["price"]).sum())
+
+
 def test_converted_money_is_exact_to_the_cent():
     log = money_log()
     rates = {"EUR": 1, "USD": 0.92, "GBP": 1.17}

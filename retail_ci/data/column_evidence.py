@@ -5,6 +5,7 @@
 # %% ../../nbs/01c_column_evidence.ipynb #c61ca839
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from ..core.formats import counted, share
 from retail_ci.data.column_words import (
     PRODUCT_TRAITS,
     YES_NO,
+    amount_scale,
     aside_kind,
     counts_pieces,
     header_ideas,
@@ -464,6 +466,25 @@ def _may_be_day(name: str) -> bool:
     return not aside_kind(name) or made and header_ideas(name) == {"date", "other_date"}
 
 
+def _sent_days(found: Assignment) -> list[Evidence]:
+    """The days on which parcels were sent, which stand for the days of sale where no other does."""
+    if not any("parcel" in header_ideas(name) for name in found.columns):
+        return []
+    days = []
+    for name, column in found.columns.items():
+        ideas = header_ideas(name)
+        if not {"date", "ship"} <= ideas or ideas - {"date", "ship", "time", "order"}:
+            continue
+        fits, seen = value_test("date", column)
+        if fits and not set(header_words(name)[1]) & set(_EXPECTED.split()):
+            told = "the day on which it was sent, and no other is known"
+            days.append(Evidence("date", name, 0.5, True, 0, (seen, told)))
+    return days
+
+
+_EXPECTED = "expected estimated promised scheduled planned prevista previsto prevu geplant"
+
+
 def _choose_date(found: Assignment) -> None:
     """The filled date that its name speaks for; any filled date without such a name."""
     named = _earliest_order(found, [e for e in _candidates(found, "date") if e.fits])
@@ -483,6 +504,7 @@ def _choose_date(found: Assignment) -> None:
         named = [
             e for n, e in enumerate(named) if not n or not _earlier(found, named[0].name, e.name)
         ]
+    named = named or _sent_days(found)
     found.take(next(iter(named), None), [e.name for e in named])
 
 
@@ -861,10 +883,82 @@ def _relate_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, with the product, or with the basket alone."""
     _leave_basket_total(found)
     _each_or_line(found)
+    _leave_other_units(found)
     _compare_amounts(found)
+    _relate_scales(found)
+    _relate_sums(found)
     if _basket_total(found):
         told = "it is the same on all lines of a basket: the total of the basket?"
         _add(found, "revenue", -1, told)
+
+
+_TIMES = {  # how much quantity × price is, of the amount: what is in another unit, and which
+    100: ("price", "counts hundredths of {revenue!r}, such as cents"),
+    0.01: ("revenue", "is quantity × price in hundredths, such as cents"),
+    1000: ("quantity", "counts thousandths of what {price!r} is for, such as grams of a kilogram"),
+}
+
+
+def _leave_other_units(found: Assignment) -> None:
+    """Leave out an amount, a price or a quantity that is in another unit than the others: where
+    quantity × price is the amount a hundred or a thousand times.
+    """
+    if not {"quantity", "price", "revenue"} <= set(found.chosen):
+        return
+    names = {role: found.chosen[role].name for role in ("quantity", "price", "revenue")}
+    whole, amount = _whole(found)[1], found.column("revenue").numbers
+    sold = (whole != 0) & (amount != 0)
+    for times, (role, told) in _TIMES.items():
+        if _matches(whole[sold] / times, amount[sold]) >= 0.9:
+            found.passed[names[role]] = f"{names[role]!r} {told.format(**names)}"
+            del found.chosen[role]
+            if role == "quantity":  # the price is that of many pieces
+                found.passed[names["price"]] = f"{names['price']!r} is no price of a line"
+                del found.chosen["price"]
+            return
+
+
+_PER_KILO = r"(?i)(?:/|\b(?:per|pro|por|par|al|за))[ _-]?(?:kg|kilo\w*|кг)(?![a-z])"
+_GRAMS = r"(?i)(?:^|[ _(\[])(?:g|gr|gramm?s?|gramos|grammes|grammi|гр?)[)\]]?$"
+
+
+def _relate_scales(found: Assignment) -> None:
+    """Doubt amounts that their header says are in cents or in thousands, and a price per kilogram
+    beside a quantity in grams.
+    """
+    for role in ("price", "revenue"):
+        if role not in found.chosen:
+            continue
+        column = found.column(role)
+        word, worth = amount_scale(column.name)
+        if word and (worth > 1 or column.whole >= 0.99):
+            first = float(column.numbers.dropna().iloc[0])
+            told = f"its name says {word}, so {first:,.10g} is {first * worth:,.2f}"
+            _add(found, role, -1, told)
+    quantity, price = found.get("quantity"), found.get("price")
+    if not quantity or not price or "revenue" in found.chosen:
+        return
+    if re.search(_PER_KILO, price.name.replace("_", " ")) and re.search(_GRAMS, quantity.name):
+        told = f"it is for a kilogram, and {quantity.name!r} counts grams"
+        _add(found, "price", -1, f"{told}: quantity × price is a thousand times what was paid")
+
+
+def _relate_sums(found: Assignment) -> None:
+    """Doubt an amount where the lines of one product are the sums of their baskets."""
+    product, amount, basket = found.get("product_id"), found.get("revenue"), _receipts(found)
+    if not product or not amount or basket is None:
+        return
+    lines = pd.DataFrame({"basket": basket, "product": product.values, "a": amount.numbers})
+    lines = lines.dropna()
+    of_basket = lines.groupby("basket")["a"]
+    lines["size"] = of_basket.transform("size")
+    lines["sums"] = (2 * lines["a"] - of_basket.transform("sum")).abs() < 0.011
+    several = lines[lines["size"] > 2]  # two lines of one amount may be two sales
+    each = several.groupby("product")["sums"].agg(["sum", "mean"])
+    sums = each[(each["mean"] >= 0.95) & (each["sum"] >= 0.5 * several["basket"].nunique())]
+    if len(sums) and sums["sum"].iloc[0] >= 5:
+        told = f"the lines of {sums.index[0]!r} are the sums of the others of their basket"
+        _add(found, "revenue", -1, f"{told}, and would count twice")
 
 
 def _each_or_line(found: Assignment) -> None:

@@ -5,6 +5,7 @@
 # %% ../../nbs/00h_contract.ipynb #d3839006
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -39,8 +40,8 @@ from retail_ci.data.engines import (
 # %% auto #0
 __all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns',
            'as_text', 'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
-           'currency_marks', 'converted', 'Rule', 'is_rounded', 'applicable', 'with_limits', 'judge', 'broken',
-           'accepted', 'float_ids', 'scientific_ids', 'believed_span', 'flagged', 'counter_like']
+           'currency_code', 'currency_marks', 'converted', 'Rule', 'is_rounded', 'applicable', 'with_limits', 'judge',
+           'broken', 'accepted', 'float_ids', 'scientific_ids', 'believed_span', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -228,11 +229,11 @@ def _number_pattern(settings: DataConfig) -> str:
         A regular expression.
     """
     point = f"[{settings.decimal}]"
-    whole = (
-        f"[0-9]+|[0-9]{{1,3}}([{settings.thousands}][0-9]{{3}})+"
-        if settings.thousands
-        else "[0-9]+"
-    )
+    whole = "[0-9]+"
+    if settings.thousands:
+        sign = f"[{settings.thousands}]"
+        whole += f"|[0-9]{{1,3}}({sign}[0-9]{{3}})+"
+        whole += f"|[0-9]{{1,2}}({sign}[0-9]{{2}})+{sign}[0-9]{{3}}"  # lakhs: 12,34,567
     return f"^[+-]?(({whole})({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]{{1,2}})?$"
 
 # %% ../../nbs/00h_contract.ipynb #93dd554d
@@ -945,6 +946,43 @@ def _needs_column(key: str, given: dict, column: str) -> None:
         )
 
 
+_CODE = "^[A-Za-z]{3}$"  # how ISO 4217 writes a currency, in any case
+
+
+def currency_code(name: str) -> str:
+    """Write a currency as currencies are compared: `chf` is `CHF`.
+
+    Parameters
+    ----------
+    name : str
+        A code or a sign.
+
+    Returns
+    -------
+    str
+        A code in capitals; anything else as it is.
+
+    Examples
+    --------
+    >>> currency_code("chf"), currency_code("руб.")
+    ('CHF', 'руб.')
+    """
+    return name.upper() if re.match(_CODE, name) else name
+
+
+def _rates(settings: DataConfig) -> dict[str, float]:
+    """What one of each currency is worth; a code in two spellings has one rate."""
+    rates: dict[str, float] = {}
+    for name, rate in settings.currency_rates.items():
+        code = currency_code(name)
+        if rates.setdefault(code, float(rate)) != float(rate):
+            raise DataError(
+                f"data.currency_rates gives {code} two rates, {rates[code]:g} and {rate:g}; "
+                "capital and small letters are one currency, so leave one of them out."
+            )
+    return rates
+
+
 def currency_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ibis.Value]:
     """In which currency a line is, and what one of it is worth.
 
@@ -963,15 +1001,16 @@ def currency_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str
     Raises
     ------
     DataError
-        If rates are given and there is no column.
+        If rates are given and there is no column, or a currency has two rates.
     """
     if "currency" not in col:
         _needs_column("currency_rates", settings.currency_rates, "currency")
         return {}
     text = as_text(col["currency"], settings.missing)
+    text = ibis.ifelse(text.re_search(_CODE), text.upper(), text)
     if not settings.currency_rates:
         return {"_currency": text}
-    rates = [(text == name, float(rate)) for name, rate in settings.currency_rates.items()]
+    rates = [(text == code, rate) for code, rate in _rates(settings).items()]
     return {"_currency": text, "_rate": ibis.cases(*rates, else_=ibis.null("float64"))}
 
 

@@ -11,6 +11,7 @@ from ibis import _
 from ..core.config import DataConfig
 from ..core.errors import DataError
 from ..core.formats import counted
+from .contract import currency_code
 from .engines import to_pandas
 
 # %% auto #0
@@ -66,7 +67,7 @@ def look_at_currencies(judged: ibis.Table, settings: DataConfig) -> list[str]:
     lines = {c: int(n) for c, n in zip(rows["currency"], rows["lines"]) if isinstance(c, str)}
     blank = int(rows["lines"].sum()) - sum(lines.values())
     shown = ", ".join(f"{c} ({_lines(n)})" for c, n in list(lines.items())[:6])
-    rates = settings.currency_rates
+    rates = {currency_code(name): rate for name, rate in settings.currency_rates.items()}
     if rates and lines:
         lacking = [c for c in lines if c not in rates]
         if lacking:

@@ -79,8 +79,9 @@ def status_kind(value: str) -> str:
     >>> status_kind("Shipped - Returned to Seller"), status_kind("Shipped - Delivered to Buyer")
     ('returned', '')
     """
-    steps = re.split(r"\s[-–—>]+\s|[(:/]", value.lower())
-    kinds = (_kind_of_step(step.strip()) for step in (value.lower(), *reversed(steps)))
+    words = value.lower().removeprefix("wc-")  # how WooCommerce begins each
+    steps = re.split(r"\s[-–—>]+\s|[(:/]", words)
+    kinds = (_kind_of_step(step.strip()) for step in (words, *reversed(steps)))
     return next((kind for kind in kinds if kind), "")
 
 # %% ../../nbs/00k_order_status.ipynb #524b829a

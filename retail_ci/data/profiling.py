@@ -178,9 +178,9 @@ def guess_encoding(file: Path) -> Guess:
 # %% ../../nbs/01a_profiling.ipynb #8cafdd5b
 _SIGNS = (
     r"[€$£¥₹₺₽₴₩₦]|R\$|US\$|\b(?:EUR|USD|GBP|CHF|PLN|SEK|NOK|DKK|TRY|TL|RUB|CNY|JPY|INR|BRL|MXN)\b"
-    r"|zł|kr\.?|Rs\.?|Kč|Ft|руб\.?|元|円"
+    r"|zł|kr\.?|Rs\.?|Rp\.?|RM|NT\$|HK\$|[AC]\$|Kč|Ft|руб\.?|грн\.?|лв\.?|lei|[฿₫₪₱]|元|円"
 )
-_AMOUNT = r"\d(?:[\d.,' \u00a0\u202f]*\d)?[.,]?"
+_AMOUNT = r"[0-9](?:[0-9.,' \u00a0\u202f]*[0-9])?[.,]?"
 _SIGNED = (
     rf"^(?P<minus>[+-]?)\s*(?P<before>{_SIGNS})?\s*(?P<sign>[+-]?)\s*(?P<amount>{_AMOUNT})"
     rf"(?P<power>[eE][+-]?\d+)?\s*(?P<after>{_SIGNS})?$"
@@ -206,7 +206,7 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
         number.
     """
     text = values.astype("str").str.strip()
-    plain = text.str.fullmatch(r"[+-]?\d+(?:\.\d+)?")
+    plain = text.str.fullmatch(r"[+-]?[0-9]+(?:\.[0-9]+)?")
     if bool(plain.all()) and (decimal, thousands) == (".", None):
         return pd.to_numeric(text).astype("float64")
     parts = text.str.extract(_SIGNED)
@@ -219,7 +219,7 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
         bare = bare.str.replace(thousands, "", regex=False)
     if decimal == ",":
         bare = bare.str.replace(",", ".", regex=False)
-    bare = bare.where(bare.str.fullmatch(r"\d+\.?\d*").fillna(False).astype(bool))
+    bare = bare.where(bare.str.fullmatch(r"[0-9]+\.?[0-9]*").fillna(False).astype(bool))
     signs = parts[["minus", "sign", "power"]].fillna("")
     return pd.to_numeric(
         signs["minus"] + signs["sign"] + bare + signs["power"], errors="coerce"
@@ -256,6 +256,7 @@ def guess_numbers(
     ends = {m: having(rf"\{m}\d{{1,2}}$|\{m}\d{{4,}}$|^0?\{m}\d+$") for m in ".,"}
     three = {m: having(rf"[1-9]\d*\{m}\d{{3}}(?:\D|$)") for m in ".,"}
     three[" "] = having(r"\d[ \u00a0\u202f]\d{3}")
+    three["'"] = having(r"\d'\d{3}(?:\D|$)")
     decimal = _guess_decimal(ends, three)
     other = {".": ",", ",": "."}.get(decimal.value, "")
     thousands = [
@@ -265,7 +266,7 @@ def guess_numbers(
             "likely",
             f"{counted(three[m], 'value has', 'values have')} it between thousands",
         )
-        for m in (other, " ")
+        for m in (other, " ", "'")
         if m and three[m]
     ]
     beside = [Guess("currency_signs", signs, "sure", "they stand beside amounts")] if signs else []
@@ -341,6 +342,7 @@ def _full_offset(text: str) -> str:
 
 
 _MARKS = "-/.:,年月日"
+_OTHER_DIGITS = re.compile(r"(?![0-9])\d")  # of scripts other than Latin
 
 
 @cache
@@ -382,6 +384,8 @@ def fits(text: str, format: str) -> bool:
     bool
         Whether it reads it, as a date that a shop could have.
     """
+    if not text.isascii() and _OTHER_DIGITS.search(text):
+        return False  # the engines read 0 to 9
     plain = _full_offset(text) if "%z" in format else text
     if format in _OURS and not _alike(plain, format):
         return False

@@ -42,8 +42,14 @@ from retail_ci.data.column_evidence import (
     product_of,
     restarting,
 )
-from .column_words import aside_kind, header_ideas, header_words, word_score
-from .contract import REJECTS
+from retail_ci.data.column_words import (
+    amount_scale,
+    aside_kind,
+    header_ideas,
+    header_words,
+    word_score,
+)
+from .contract import REJECTS, currency_code
 from .engines import connect, engine
 from .order_status import status_kind
 from retail_ci.data.profiling import (
@@ -152,7 +158,7 @@ def _people(found: Assignment) -> str:
         and found.get("date")
     ):
         return ""
-    if key.filled < _EACH or _line_items(found):
+    if key.filled < _EACH or _line_items(found) or "parcel" in header_ideas(key.name):
         return ""
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
@@ -714,7 +720,7 @@ def _propose_columns(out: Examination, table: pd.DataFrame, typed: set) -> Exami
     out.guesses += [*_guess_status(found), *_guess_currency(found), *_guess_parts(found)]
     out.verdict = _hanging(out) or not_a_log(found)
     out.notes += [f"{told}; it is left out." for told in found.passed.values()]
-    out.notes += [*_said_of_heads(out), *_second_table(found, table)]
+    out.notes += [*_said_of_heads(out), *_second_table(found, table), *_odd_numbers(found, table)]
     return out
 
 
@@ -884,6 +890,55 @@ def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
     return []
 
 
+_DIGITS = r"(?![0-9])\d"  # of scripts other than Latin
+_ODD_NUMBERS = {  # how numbers may be written that a run does not read, and what to do
+    "in the digits of another script": (
+        _DIGITS,
+        "write them with the digits 0 to 9",
+    ),
+    "negative by parentheses": (
+        r"\([^\w(]*[0-9][0-9., ]*[^\w)]*\)",
+        "write them with a minus before the number",
+    ),
+    "negative by a minus behind the number": (
+        r"[^-]*[0-9][^-\w]*-",
+        "write them with a minus before the number",
+    ),
+    "with an apostrophe between thousands": (
+        r"[^\w]*[0-9]{1,3}(?:['’][0-9]{3})+\D?.*",
+        "set data.thousands to it",
+    ),
+}
+
+
+def _odd_numbers(found: Assignment, table: pd.DataFrame) -> list[str]:
+    """That numbers and days are written in a way that a run does not read."""
+    used = {e.name for e in found.chosen.values()}
+    told = []
+    for name in table:
+        column = found.columns.get(name)
+        ideas = header_ideas(name)
+        if column is None or not ideas & {"quantity", "price", "amount", "total", "sale", "date"}:
+            continue
+        if ideas & {"id", "name"} or name not in used and column.numeric > 0.8:
+            continue
+        unread = column.values[column.numbers.isna()]
+        for what, (pattern, advice) in _ODD_NUMBERS.items():
+            script = pattern is _DIGITS
+            if "date" in ideas and not script:
+                continue
+            match = unread.str.contains(pattern) if script else unread.str.fullmatch(pattern)
+            if match.any():
+                n, first = int(match.sum()), unread[match].iloc[0]
+                values = counted(n, "value")
+                told.append(
+                    f"{values} of {name!r}, such as {first}, {'is' if n == 1 else 'are'} {what}: a "
+                    f"run rejects the lines; {advice}."
+                )
+                break
+    return told
+
+
 def _amount_columns(table: pd.DataFrame, typed: set) -> dict[str, pd.Series]:
     """The columns of text that can be amounts, by their names or by how they look."""
     words = {"quantity", "price", "amount", "total", "sale", "count"}
@@ -964,10 +1019,29 @@ def _tells_status(column: Column) -> bool:
     return told > 0 and 5 * told >= len(values)  # one of a dozen regions may be called so
 
 
+def _tells_returns(found: Assignment, name: str) -> bool:
+    """Whether a type of line tells returns from sales, and nothing of them is below zero."""
+    column = found.columns[name]
+    if not header_ideas(name) & {"method", "order", "sale"} or column.distinct > 12:
+        return False
+    kinds = column.values.map(lambda value: status_kind(value))
+    undone = kinds.index[kinds == "returned"]
+    sold = bool(column.values[kinds == ""].str.lower().str.contains(_SOLD_WORD).any())
+    money = [found.column(r).numbers for r in ("quantity", "revenue") if r in found.chosen]
+    below = any(bool((m.reindex(undone) < 0).any()) for m in money)
+    return bool(len(undone)) and sold and bool(money) and not below
+
+
+_SOLD_WORD = (
+    r"^(?:sale|sold|order|purchase|verkauf|vent[ae]|vendita|venda|verkoop|sprzeda|продаж|销售)"
+)
+
+
 def _status_column(found: Assignment) -> Column | None:
     """The column of statuses: the first whose values look undone, else the first of all."""
     free = [name for name in found.free() if name not in found.heads]
     named = [found.columns[name] for name in free if _tells_status(found.columns[name])]
+    named = named or [found.columns[name] for name in free if _tells_returns(found, name)]
     named = [c for c in named if 1 < c.distinct <= 50 and not c.unique and c.numeric < 0.8]
     undone = [c for c in named if any(status_kind(v) for v in c.values.unique())]
     return next(iter(undone or named), None)
@@ -1005,18 +1079,35 @@ def _guess_currency(found: Assignment) -> Iterator[Guess]:
     named = [found.columns[name] for name in found.free() if aside_kind(name) == "currency"]
     column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
     if column is not None:
-        yield from _currency_guesses(column.name, list(column.values.value_counts().index))
+        values = list(column.values.value_counts().index)
+        yield from _currency_guesses(column.name, values, *_scale(found))
 
 
-def _currency_guesses(name: str, codes: list[str]) -> Iterator[Guess]:
-    """The currency of the report, by its codes, the most frequent first."""
-    shown = ", ".join(codes[:8])
+def _scale(found: Assignment) -> tuple[str, float]:
+    """The unit of the amounts by their headers, where all of them are in one, and its worth."""
+    paid = [found.chosen[role] for role in ("price", "revenue") if role in found.chosen]
+    units = {amount_scale(e.name) for e in paid if "its name says" in e.doubt}
+    alike = len(units) == 1 and all(amount_scale(e.name) in units for e in paid)
+    return units.pop() if alike else ("", 1.0)
+
+
+def _currency_guesses(
+    name: str, values: list[str], unit: str = "", worth: float = 1.0
+) -> Iterator[Guess]:
+    """The currency of the report, by its codes, the most frequent first; and what one of it is
+    worth where amounts are in cents.
+    """
+    shown = ", ".join(values[:8])
+    codes = list(dict.fromkeys(map(currency_code, values)))
     yield Guess("columns.currency", name, "likely", f"its name, and the values {shown}")
     if len(codes) == 1:
         yield Guess("report.currency", _sign(codes[0]), "likely", f"the amounts are in {shown}")
+        if unit:
+            why = f"the amounts are in {unit} by their names: one of them is {worth:g} {codes[0]}"
+            yield Guess("currency_rates", {codes[0]: worth}, "likely", why)
         return
     why = f"several currencies cannot be added: {shown}; say what one of each is worth, such as "
-    yield Guess("currency_rates", None, "unsure", why + f"{{{codes[0]}: 1, …}}")
+    yield Guess("currency_rates", None, "unsure", why + f"{{{codes[0]}: {worth:g}, …}}")
 
 
 def _sign(currency: str) -> str:
@@ -1228,7 +1319,8 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
     """Other columns for what is not sure, and every status as a sale."""
     found = out.found
     doubted = {r: e for r, e in found.chosen.items() if e.sure == "unsure"}
-    if {"price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
+    paid = {"price", "revenue"} <= set(found.chosen)
+    if paid and "revenue" in doubted and not _scale(found)[0]:  # else both are in cents
         yield _without_amount(found, settings)
     if settings.basket:
         yield Reading("a basket is its number alone", replace(settings, basket=[]))
@@ -1432,7 +1524,10 @@ def _numbers_by_all(out: Examination, main: Source) -> None:
 
 def _values_by_all(out: Examination, main: Source) -> None:
     """Know the statuses and currencies of all lines."""
-    ways = {"status": _status_guesses, "currency": _currency_guesses}
+    ways: dict[str, Callable[..., Iterator[Guess]]] = {
+        "status": _status_guesses,
+        "currency": _currency_guesses,
+    }
     for role, way in ways.items():
         name = next((g.value for g in out.guesses if g.key == f"columns.{role}"), None)
         if name not in out.found.columns:
@@ -1448,7 +1543,8 @@ def _values_by_all(out: Examination, main: Source) -> None:
                     "currency_rates",
                 }
             )
-            _replace_guesses(out, keys, way(name, values))
+            told = _scale(out.found) if role == "currency" else ()
+            _replace_guesses(out, keys, way(name, values, *told))
 
 
 def _missing_by_all(out: Examination, main: Source) -> None:
@@ -1576,6 +1672,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         _ask_ambiguous,
         _ask_total,
         _ask_amounts,
+        _ask_scale,
         _ask_doubted,
         _ask_basket,
         _ask_aside,
@@ -1649,11 +1746,38 @@ def _ask_sums(found: Assignment) -> str:
     return f"{told} has a {what} of its own: is it one sale, or the sum of that {what}?"
 
 
+_CALENDARS = (  # how far years of other calendars are from ours, and how they look
+    ("Buddhist", (2440, 2620), 543),
+    ("Persian", (1340, 1440), -621),
+    ("Minguo", (90, 140), -1911),
+)
+
+
+def _ask_calendar(found: Assignment) -> str:
+    """Ask for days by our calendar where they are by another."""
+    for name in found.free():
+        values = found.columns[name].values
+        if "date" not in header_ideas(name) or not len(values):
+            continue
+        years = values.str.extract(r"^(\d{3,4})[/.-]\d{1,2}[/.-]\d{1,2}\b|[/.-](\d{4})\b")
+        year = pd.to_numeric(years[0].fillna(years[1]), errors="coerce")
+        for what, (first, last), off in _CALENDARS:
+            if year.between(first, last).mean() >= 0.9:
+                own = int(year.iloc[0])
+                return (
+                    f"Are the years of {name!r} by the {what} calendar, {own} for {own - off}? A "
+                    "run reads days of the Gregorian calendar: convert them in the export."
+                )
+    return ""
+
+
 def _ask_lacking(out: Examination) -> str:
     """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
     if told := _ask_bought(out) or _ask_sums(out.found):
+        return told
+    if "date" not in out.found.chosen and (told := _ask_calendar(out.found)):
         return told
     for role, what in (
         ("date", "On which day was each line sold: which column or other table says so?"),
@@ -1721,6 +1845,22 @@ def _ask_amounts(out: Examination) -> str:
         f"In {count(len(off))} of the first {counted(len(lines), 'line')} quantity × price is not "
         f"{chosen['revenue'].name!r}, such as {first['q']:g} × {first['p']:,.2f} and "
         f"{first['a']:,.2f}: which of them did the customer pay?"
+    )
+
+
+def _ask_scale(out: Examination) -> str:
+    """Whether amounts are in the unit that their header says."""
+    paid = [out.found.chosen[r] for r in ("revenue", "price") if r in out.found.chosen]
+    doubted = next((e for e in paid if "its name says" in e.doubt), None)
+    if doubted is None:
+        return ""
+    whole, part = doubted.doubt.rpartition(", so ")[2].split(" is ")
+    told = f"Does {whole} in {doubted.name!r} stand for {part}, as its name says? "
+    if any(g.key == "currency_rates" and g.value for g in out.guesses):
+        return told + "data.currency_rates reads it so; if not, leave that out."
+    return (
+        told + "A run counts it as it stands: convert the column in the export, or add one with "
+        "the currency and set data.currency_rates to what one of the amounts is worth."
     )
 
 
@@ -1792,7 +1932,7 @@ def _ask_aside(out: Examination) -> str:
     keys = {g.key: g for g in out.guesses}
     if told := _ask_status(keys):
         return told
-    if "currency_rates" in keys:
+    if "currency_rates" in keys and keys["currency_rates"].value is None:
         money = out.found.columns[keys["columns.currency"].value]
         shown = ", ".join(money.values.unique()[:4])
         return (
