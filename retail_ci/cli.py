@@ -664,19 +664,37 @@ def _about_list(segment: Any) -> str:
     return f"{said}; how many buy anyway is not known"
 
 # %% ../nbs/12_cli.ipynb #4c27b9ba
-def _tell_division(people: Any, log: Any, control: float, days: int) -> None:
-    """Say how `campaigns draw` would divide the control group, and how to have equal shares."""
+def _check_allocation(allocation: str) -> None:
+    """Refuse a way to divide the control group that is none."""
+    if allocation not in ("optimal", "proportional"):
+        raise ConfigError(
+            f"--allocation must be optimal or proportional, found {allocation!r}; leave it out for "
+            "optimal, which holds back more where spend varies more."
+        )
+
+
+def _planned_division(
+    people: Any, log: Any, control: float, days: int, allocation: str
+) -> tuple[str, str]:
+    """How `campaigns draw` would divide the control group, and what to say of it."""
     from retail_ci.core.formats import share
 
+    if allocation == "proportional":
+        said = "`campaigns draw --allocation proportional` holds back the same share of each"
+        return allocation, f"{said} segment, as these lines have it."
     shares, why = _shares_or_why(people, log, control, days)
     if why:
-        print(why)
-    elif len(set(shares.values())) > 1:
-        print(
-            f"With campaigns.control={control:g}, `campaigns draw` holds back {_span_of(shares)}, "
-            f"where spend varies more, and {share(control, 1)} in all. The lines above are for the "
-            "same share of each segment, which --allocation proportional holds back."
+        return "proportional", why
+    if len(set(shares.values())) == 1:
+        return allocation, (
+            f"With campaigns.control={control:g}, `campaigns draw` holds back the same share of "
+            "each segment."
         )
+    return allocation, (
+        f"With campaigns.control={control:g}, `campaigns draw` holds back {_span_of(shares)}, "
+        f"where spend varies more, and {share(control, 1)} in all, as these lines have it; "
+        "--allocation proportional holds back the same share of each segment."
+    )
 
 
 def campaigns_plan(
@@ -687,8 +705,11 @@ def campaigns_plan(
     lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
     customers: str = "",  # only these: a file with a column customer_id
     columns: str = "",  # what the column of this file is called: customer_id=Card
+    # as for draw: optimal, more is held back where spend varies more; proportional, the same share
+    allocation: str = "optimal",
 ) -> None:
     """Say which effect would be seen, for several sizes of the control group."""
+    _check_allocation(allocation)
     if not 0 <= lift <= 2:
         raise ConfigError(
             f"--lift must be a share from 0 to 2, such as 0.05 for 5%, found {lift:g}; correct it."
@@ -702,7 +723,10 @@ def campaigns_plan(
 
     people = free_customers(run, day, days, customers or None, names)
     log = run.read("transactions")
-    plan = plan_campaign(people[["customer_id"]], log, days=days)
+    people = people[["customer_id", "segment"]]
+    control = run.config.campaigns.control
+    divided, about = _planned_division(people, log, control, days, allocation)
+    plan = plan_campaign(people, log, days=days, allocation=divided)
     for note in demonstration_note(run):
         print(note)
     for row in plan.itertuples():
@@ -712,13 +736,14 @@ def campaigns_plan(
             f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers "
             f"{decimal(100 * row.buyers, 1)} points"
         )
-    _tell_division(people[["customer_id", "segment"]], log, run.config.campaigns.control, days)
+    print(about)
     if not lift:
         return
     enough = plan[plan["revenue"] <= lift]
+    option = "" if allocation == "optimal" else f" --allocation {allocation}"
     print(
         f"To see a lift of {share(lift, 1)}, hold back {share(enough['control'].iloc[0])}: --set "
-        f"campaigns.control={enough['control'].iloc[0]:g}"
+        f"campaigns.control={enough['control'].iloc[0]:g}{option}"
         if len(enough)
         else f"A lift of {share(lift, 1)} is too small to be seen with these customers in {days} "
         "days; send several waves, or give it more days."
@@ -741,11 +766,7 @@ def campaigns_draw(
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
     names = _columns_of_list(customers, columns)
-    if allocation not in ("optimal", "proportional"):
-        raise ConfigError(
-            f"--allocation must be optimal or proportional, found {allocation!r}; leave it out for "
-            "optimal, which holds back more where spend varies more."
-        )
+    _check_allocation(allocation)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, share
     from retail_ci.export.ledger import draw_run, write_lists
@@ -1467,6 +1488,7 @@ EXAMPLES = {
     "campaigns_plan": [
         "retail-ci campaigns plan",
         "retail-ci campaigns plan --day 2026-03-02 --lift 0.05",
+        "retail-ci campaigns plan --allocation proportional",
     ],
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",

@@ -126,6 +126,8 @@ def test_from_the_draw_to_the_result(shop):
         (["plan"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["plan", "--day", "2026-01-31"], 0, "Demonstration data: "),
         (["plan", "--day", "2026-01-31", "--days", "0"], 3, "from 1 to 366, found 0"),
+        (["plan", "--day", "2026-01-31"], 0, "`campaigns draw` holds back the same share of each"),
+        (["plan", "--allocation", "best"], 2, "must be optimal or proportional, found 'best'"),
         (["plan", "--day", "2026-01-31", "--lift", "5"], 2, "such as 0.05 for 5%, found 5"),
         (["plan", "--day", "2026-01-31", "--lift", "2"], 0, "To see a lift of 200.0%, hold back"),
         (["list", "--set", "name=small"], 0, "spring: 2026-01-01 to 2026-01-31"),
@@ -148,6 +150,11 @@ def test_from_the_draw_to_the_result(shop):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
 
 
+def _lifts(plan) -> list[float]:
+    """The lifts of revenue, in per cent, that a plan says are seen."""
+    return [float(lift) for lift in re.findall(r"a lift of revenue of ([\d.]+)%", plan.stdout)]
+
+
 def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
     """As many are held back as of every segment alike, each with the probability in the ledger.
     Segments of the small shop are too small for the fifty that each keeps, so ten are kept here.
@@ -155,6 +162,11 @@ def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
     monkeypatch.setattr("retail_ci.export.measure._KEPT", 10)
     words = ["--config", "small", "--set", "campaigns.control=0.3"]
     plan = shop.here("campaigns", "plan", *words)
+    asked = ["--lift", "2", "--allocation", "proportional"]
+    even = shop.here("campaigns", "plan", *words, *asked)
+    assert "where spend varies more" not in even.stdout and _lifts(even)[3] > _lifts(plan)[3]
+    assert _lifts(even)[4] == _lifts(plan)[4]  # half: the same of each
+    assert re.search(r"--set campaigns.control=[\d.]+ --allocation proportional$", even.stdout)
     done = shop.here("campaigns", "draw", "spring", *words)
     assert done.returncode == 0, done.stderr
     table = read_wave(shop.home("small") / "ledger", "spring").table
@@ -169,7 +181,7 @@ def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
     assert f"{100 * shares.min():.1f}% of {shares.idxmin()}" in done.stdout
     assert f"{100 * shares.max():.1f}% of {shares.idxmax()}" in done.stdout
     told = re.search("from .*? where spend varies more", done.stdout)[0]
-    assert told in plan.stdout and "which --allocation proportional holds back" in plan.stdout
+    assert told in plan.stdout and "as these lines have it; --allocation" in plan.stdout
     again = shop.here("campaigns", "draw", "spring", *words)
     assert "; the ledger's groups stand.\n" in again.stdout and told in again.stdout
     alike = ["--allocation", "proportional"]
