@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import functools
 import gc
 import inspect
@@ -737,16 +738,25 @@ def campaigns_plan(
             f"{decimal(100 * row.buyers, 1)} points"
         )
     print(about)
-    if not lift:
-        return
+    if lift:
+        print(_for_a_lift(plan, lift, days, allocation))
+
+
+def _for_a_lift(plan: Any, lift: float, days: int, allocation: str) -> str:
+    """Say how much to hold back to see a lift."""
+    from retail_ci.core.formats import share
+
     enough = plan[plan["revenue"] <= lift]
+    if not len(enough):
+        return (
+            f"A lift of {share(lift, 1)} is too small to be seen with these customers in {days} "
+            "days; send several waves, or give it more days."
+        )
+    least = enough["control"].iloc[0]
     option = "" if allocation == "optimal" else f" --allocation {allocation}"
-    print(
-        f"To see a lift of {share(lift, 1)}, hold back {share(enough['control'].iloc[0])}: --set "
-        f"campaigns.control={enough['control'].iloc[0]:g}{option}"
-        if len(enough)
-        else f"A lift of {share(lift, 1)} is too small to be seen with these customers in {days} "
-        "days; send several waves, or give it more days."
+    return (
+        f"To see a lift of {share(lift, 1)}, hold back {share(least)}: --set "
+        f"campaigns.control={least:g}{option}"
     )
 
 
@@ -767,16 +777,19 @@ def campaigns_draw(
     """Draw a wave into the ledger, once, and write its lists."""
     names = _columns_of_list(customers, columns)
     _check_allocation(allocation)
-    run = finished_run(config, set_)
     from retail_ci.core.formats import count, share
-    from retail_ci.export.ledger import draw_run, write_lists
+    from retail_ci.export.ledger import _check_name, draw_run, write_lists
+
+    _check_name(wave)  # before anything is said of a wave that cannot be
+    run = finished_run(config, set_)
 
     shares, why = None, ""
     if allocation == "optimal":
         shares, why = _optimal_shares(run, wave, day, days, customers or None, names)
     drawn, notes = draw_run(run, wave, day, days, customers or None, names, shares)
     folder = Path(out) if out else run.path.parent / "waves" / wave
-    summary = write_lists(drawn, folder, bom)
+    with _drawn_without_lists(wave, config):
+        summary = write_lists(drawn, folder, bom)
     said = [
         f"{row.segment}: {count(row.send)} to contact, {count(row.control)} held back"
         for row in summary.itertuples()
@@ -792,6 +805,20 @@ def campaigns_draw(
     elif allocation == "optimal":
         said.append(f"The same share of each segment is held back: {share(drawn.control, 1)}.")
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
+
+
+@contextlib.contextmanager
+def _drawn_without_lists(wave: str, config: str) -> Iterator[None]:
+    """Say that a wave is drawn where its lists cannot be written."""
+    try:
+        yield
+    except Exception:
+        of = "" if config == "default" else f" --config {config}"
+        print(
+            f"The wave {wave!r} is in the ledger, but its lists could not be written; when that is "
+            f"mended, `retail-ci campaigns list {wave}{of}` writes them."
+        )
+        raise
 
 
 def _span_of(shares: dict[str, float]) -> str:
@@ -826,6 +853,9 @@ def _shares_or_why(
         )
 
 
+_ROUNDED = 0.001  # a wave's share over all segments is kept to three digits
+
+
 def _optimal_shares(
     run: Any, wave: str, day: str, days: int, customers: str | None, names: dict[str, str] | None
 ) -> tuple[dict[str, float] | None, str]:
@@ -838,7 +868,8 @@ def _optimal_shares(
     ledger = ledger_of(run)
     if wave in set(list_waves(ledger)["wave"]):
         drawn = read_wave(ledger, wave)
-        return (_shares_drawn(drawn) if drawn.control == control else None), ""
+        alike = abs(drawn.control - control) <= _ROUNDED
+        return (_shares_drawn(drawn) if alike else None), ""
     people = free_customers(run, day, days, customers, names)[["customer_id", "segment"]]
     return _shares_or_why(people, run.read("transactions"), control, days)
 
@@ -1408,12 +1439,24 @@ def answer(
     return exit_code
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENFILE)
+
+
+def _of_the_system(error: Exception) -> Exception:
+    """The system's error behind one of DuckDB's, which has only its words; any other as it is."""
+    if type(error).__name__ != "IOException":
+        return error
+    found = [number for number in _DISK if os.strerror(number) in str(error)]
+    return OSError(found[0], os.strerror(found[0])) if found else error
+
+
 def _in_our_words(error: Exception) -> RetailError:
     """Translate errors of the system and of missing packages; report any other error as unexpected,
     and say where to look.
     """
     if isinstance(error, RetailError):
         return error
+    error = _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
         return ConfigError(
             "A value or a file name contains bytes that are not UTF-8 text and cannot be written; "

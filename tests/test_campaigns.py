@@ -1,7 +1,9 @@
 """Waves in the ledger: killed while they are drawn, drawn from another run, and measured."""
 
+import errno
 import importlib.util
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,11 +13,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import copy_of_small
 
+from retail_ci.cli import _in_our_words
 from retail_ci.core.config import CampaignsConfig, Config, SyntheticConfig
 from retail_ci.core.errors import DataError, RunError
 from retail_ci.core.formats import amount, count
@@ -136,6 +140,11 @@ def test_from_the_draw_to_the_result(shop):
         (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["draw", "other"], 4, "to 2026-01-30; draw this one from 2026-01-31 on."),
         (["draw", "other", "--allocation", "best"], 2, "must be optimal or proportional, found"),
+        (["draw", "../x"], 2, "A wave needs a plain name"),  # and nothing of other waves
+        (["draw", "may", "--day", "2026-05-01", "--out", "."], 2, "in the ledger, but its lists"),
+        (["draw", "june", "--day", "2026-06-01", "--set", "campaigns.control=0.2344"], 0, "23.4%."),
+        (["draw", "june", "--set", "campaigns.control=0.2344"], 0, "stand, and day as it was"),
+        (["draw", "may"], 0, "the ledger's groups stand, and day as it was then."),
         (["draw", "spring"], 0, "; the ledger's groups stand.\n"),
         (["draw", "spring", "--days", "9"], 0, "groups stand, and days as they were then."),
         (["draw", "spring", "--set", "campaigns.control=0.2"], 0, "and control as it was then."),
@@ -679,3 +688,41 @@ def test_contacts_that_are_the_control_list_are_told_so(tmp_path):
         table.to_csv(got, index=False)
         with pytest.raises(DataError, match=said):
             measure_campaign(groups, log, day="2026-04-01", contacted=got)
+
+
+def test_small_segments_are_not_counted_with_one_that_is_called_others():
+    names = np.repeat(["Others", "A", "B"], [200, 60, 60])
+    held = np.arange(320) % 10 == 0  # six of A and of B: too few by themselves, enough together
+    strata, own = stratify(names, held)
+    assert {name: len(part.rows) for name, part in strata.items()} == {
+        "Others": 200,
+        "Others (small)": 120,
+    }
+    assert (own == np.where(names == "Others", "Others", "Others (small)")).all()
+    assert set(stratify(names[200:], held[200:])[0]) == {"Others"}
+
+
+def test_a_disk_that_duckdb_cannot_write_to_is_told_as_any_other():
+    for number in (errno.ENOSPC, errno.EROFS):
+        words = f'Could not write file "control.csv": {os.strerror(number)}'
+        said = str(_in_our_words(duckdb.IOException(words)))
+        assert os.strerror(number) in said and "Free some space or correct the perm" in said
+    said = str(_in_our_words(duckdb.IOException("IO Error: no such luck")))
+    assert said.startswith("Unexpected IOException: ")
+
+
+def test_a_list_in_a_code_page_is_advised_of_what_works(tmp_path):
+    """No setting of the config says how a list is encoded."""
+    held = tmp_path / "held.csv"
+    held.write_text("customer_id\n3\n", encoding="utf-8")
+    sent = tmp_path / "sent.csv"
+    for encoding, wrong in (("cp1252", "not utf-8: byte 0xfc"), ("utf-16-le", "looks like UTF-16")):
+        sent.write_text("customer_id,segment\n1,Früh\n", encoding=encoding)
+        with pytest.raises(DataError, match=wrong) as refused:
+            read_lists(sent, held)
+        assert str(refused.value).endswith(
+            "Save it as UTF-8, which spreadsheets offer as CSV UTF-8."
+        )
+        assert "data.encoding" not in str(refused.value)
+    sent.write_text("customer_id,segment\n1,Früh\n", encoding="utf-8")
+    assert read_lists(sent, held)["segment"].tolist() == ["Früh", ""]

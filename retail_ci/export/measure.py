@@ -338,8 +338,14 @@ def _without_small(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rest = table[small]
     alike = rest["probability"].nunique() == 1
     groups = rest["group"].value_counts().reindex(_BOTH, fill_value=0)
-    if not len(rest) or (alike and groups.min() >= _LEAST) or small.all():
+    if not len(rest) or (alike and groups.min() >= _LEAST):
         return table, []
+    if small.all():
+        raise DataError(
+            f"The wave: expected a segment with at least {_LEAST} customers held back and as many "
+            "written to, since segments with different shares held back cannot be taken together, "
+            "found none; draw a larger wave, or hold back the same share of each segment."
+        )
     names = ", ".join(sorted(rest["segment"].unique()))
     return table[~small].reset_index(drop=True), [
         f"Too small to be compared, with another share held back, and left out: {names} "
