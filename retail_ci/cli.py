@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import functools
 import gc
 import inspect
@@ -666,19 +667,37 @@ def _about_list(segment: Any) -> str:
     return f"{said}; how many buy anyway is not known"
 
 # %% ../nbs/12_cli.ipynb #4c27b9ba
-def _tell_division(people: Any, log: Any, control: float, days: int) -> None:
-    """Say how `campaigns draw` would divide the control group, and how to have equal shares."""
+def _check_allocation(allocation: str) -> None:
+    """Refuse a way to divide the control group that is none."""
+    if allocation not in ("optimal", "proportional"):
+        raise ConfigError(
+            f"--allocation must be optimal or proportional, found {allocation!r}; leave it out for "
+            "optimal, which holds back more where spend varies more."
+        )
+
+
+def _planned_division(
+    people: Any, log: Any, control: float, days: int, allocation: str
+) -> tuple[str, str]:
+    """How `campaigns draw` would divide the control group, and what to say of it."""
     from retail_ci.core.formats import share
 
+    if allocation == "proportional":
+        said = "`campaigns draw --allocation proportional` holds back the same share of each"
+        return allocation, f"{said} segment, as these lines have it."
     shares, why = _shares_or_why(people, log, control, days)
     if why:
-        print(why)
-    elif len(set(shares.values())) > 1:
-        print(
-            f"With campaigns.control={control:g}, `campaigns draw` holds back {_span_of(shares)}, "
-            f"where spend varies more, and {share(control, 1)} in all. The lines above are for the "
-            "same share of each segment, which --allocation proportional holds back."
+        return "proportional", why
+    if len(set(shares.values())) == 1:
+        return allocation, (
+            f"With campaigns.control={control:g}, `campaigns draw` holds back the same share of "
+            "each segment."
         )
+    return allocation, (
+        f"With campaigns.control={control:g}, `campaigns draw` holds back {_span_of(shares)}, "
+        f"where spend varies more, and {share(control, 1)} in all, as these lines have it; "
+        "--allocation proportional holds back the same share of each segment."
+    )
 
 
 def campaigns_plan(
@@ -689,8 +708,11 @@ def campaigns_plan(
     lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
     customers: str = "",  # only these: a file with a column customer_id
     columns: str = "",  # what the column of this file is called: customer_id=Card
+    # as for draw: optimal, more is held back where spend varies more; proportional, the same share
+    allocation: str = "optimal",
 ) -> None:
     """Say which effect would be seen, for several sizes of the control group."""
+    _check_allocation(allocation)
     if not 0 <= lift <= 2:
         raise ConfigError(
             f"--lift must be a share from 0 to 2, such as 0.05 for 5%, found {lift:g}; correct it."
@@ -704,7 +726,10 @@ def campaigns_plan(
 
     people = free_customers(run, day, days, customers or None, names)
     log = run.read("transactions")
-    plan = plan_campaign(people[["customer_id"]], log, days=days)
+    people = people[["customer_id", "segment"]]
+    control = run.config.campaigns.control
+    divided, about = _planned_division(people, log, control, days, allocation)
+    plan = plan_campaign(people, log, days=days, allocation=divided)
     for note in demonstration_note(run):
         print(note)
     for row in plan.itertuples():
@@ -714,16 +739,26 @@ def campaigns_plan(
             f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers "
             f"{decimal(100 * row.buyers, 1)} points"
         )
-    _tell_division(people[["customer_id", "segment"]], log, run.config.campaigns.control, days)
-    if not lift:
-        return
+    print(about)
+    if lift:
+        print(_for_a_lift(plan, lift, days, allocation))
+
+
+def _for_a_lift(plan: Any, lift: float, days: int, allocation: str) -> str:
+    """Say how much to hold back to see a lift."""
+    from retail_ci.core.formats import share
+
     enough = plan[plan["revenue"] <= lift]
-    print(
-        f"To see a lift of {share(lift, 1)}, hold back {share(enough['control'].iloc[0])}: --set "
-        f"campaigns.control={enough['control'].iloc[0]:g}"
-        if len(enough)
-        else f"A lift of {share(lift, 1)} is too small to be seen with these customers in {days} "
-        "days; send several waves, or give it more days."
+    if not len(enough):
+        return (
+            f"A lift of {share(lift, 1)} is too small to be seen with these customers in {days} "
+            "days; send several waves, or give it more days."
+        )
+    least = enough["control"].iloc[0]
+    option = "" if allocation == "optimal" else f" --allocation {allocation}"
+    return (
+        f"To see a lift of {share(lift, 1)}, hold back {share(least)}: --set "
+        f"campaigns.control={least:g}{option}"
     )
 
 
@@ -743,21 +778,20 @@ def campaigns_draw(
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
     names = _columns_of_list(customers, columns)
-    if allocation not in ("optimal", "proportional"):
-        raise ConfigError(
-            f"--allocation must be optimal or proportional, found {allocation!r}; leave it out for "
-            "optimal, which holds back more where spend varies more."
-        )
-    run = finished_run(config, set_)
+    _check_allocation(allocation)
     from retail_ci.core.formats import count, share
-    from retail_ci.export.ledger import draw_run, write_lists
+    from retail_ci.export.ledger import _check_name, draw_run, write_lists
+
+    _check_name(wave)  # before anything is said of a wave that cannot be
+    run = finished_run(config, set_)
 
     shares, why = None, ""
     if allocation == "optimal":
         shares, why = _optimal_shares(run, wave, day, days, customers or None, names)
     drawn, notes = draw_run(run, wave, day, days, customers or None, names, shares)
     folder = Path(out) if out else run.path.parent / "waves" / wave
-    summary = write_lists(drawn, folder, bom)
+    with _drawn_without_lists(wave, config):
+        summary = write_lists(drawn, folder, bom)
     said = [
         f"{row.segment}: {count(row.send)} to contact, {count(row.control)} held back"
         for row in summary.itertuples()
@@ -773,6 +807,20 @@ def campaigns_draw(
     elif allocation == "optimal":
         said.append(f"The same share of each segment is held back: {share(drawn.control, 1)}.")
     print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
+
+
+@contextlib.contextmanager
+def _drawn_without_lists(wave: str, config: str) -> Iterator[None]:
+    """Say that a wave is drawn where its lists cannot be written."""
+    try:
+        yield
+    except Exception:
+        of = "" if config == "default" else f" --config {config}"
+        print(
+            f"The wave {wave!r} is in the ledger, but its lists could not be written; when that is "
+            f"mended, `retail-ci campaigns list {wave}{of}` writes them."
+        )
+        raise
 
 
 def _span_of(shares: dict[str, float]) -> str:
@@ -807,6 +855,9 @@ def _shares_or_why(
         )
 
 
+_ROUNDED = 0.001  # a wave's share over all segments is kept to three digits
+
+
 def _optimal_shares(
     run: Any, wave: str, day: str, days: int, customers: str | None, names: dict[str, str] | None
 ) -> tuple[dict[str, float] | None, str]:
@@ -819,7 +870,8 @@ def _optimal_shares(
     ledger = ledger_of(run)
     if wave in set(list_waves(ledger)["wave"]):
         drawn = read_wave(ledger, wave)
-        return (_shares_drawn(drawn) if drawn.control == control else None), ""
+        alike = abs(drawn.control - control) <= _ROUNDED
+        return (_shares_drawn(drawn) if alike else None), ""
     people = free_customers(run, day, days, customers, names)[["customer_id", "segment"]]
     return _shares_or_why(people, run.read("transactions"), control, days)
 
@@ -1389,12 +1441,24 @@ def answer(
     return exit_code
 
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENFILE)
+
+
+def _of_the_system(error: Exception) -> Exception:
+    """The system's error behind one of DuckDB's, which has only its words; any other as it is."""
+    if type(error).__name__ != "IOException":
+        return error
+    found = [number for number in _DISK if os.strerror(number) in str(error)]
+    return OSError(found[0], os.strerror(found[0])) if found else error
+
+
 def _in_our_words(error: Exception) -> RetailError:
     """Translate errors of the system and of missing packages; report any other error as unexpected,
     and say where to look.
     """
     if isinstance(error, RetailError):
         return error
+    error = _of_the_system(error)
     if isinstance(error, UnicodeEncodeError):
         return ConfigError(
             "A value or a file name contains bytes that are not UTF-8 text and cannot be written; "
@@ -1469,6 +1533,7 @@ EXAMPLES = {
     "campaigns_plan": [
         "retail-ci campaigns plan",
         "retail-ci campaigns plan --day 2026-03-02 --lift 0.05",
+        "retail-ci campaigns plan --allocation proportional",
     ],
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",

@@ -1,7 +1,9 @@
 """Waves in the ledger: killed while they are drawn, drawn from another run, and measured."""
 
+import errno
 import importlib.util
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,11 +13,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import copy_of_small
 
+from retail_ci.cli import _in_our_words
 from retail_ci.core.config import CampaignsConfig, Config, SyntheticConfig
 from retail_ci.core.errors import DataError, RunError
 from retail_ci.core.formats import amount, count
@@ -126,6 +130,8 @@ def test_from_the_draw_to_the_result(shop):
         (["plan"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["plan", "--day", "2026-01-31"], 0, "Demonstration data: "),
         (["plan", "--day", "2026-01-31", "--days", "0"], 3, "from 1 to 366, found 0"),
+        (["plan", "--day", "2026-01-31"], 0, "`campaigns draw` holds back the same share of each"),
+        (["plan", "--allocation", "best"], 2, "must be optimal or proportional, found 'best'"),
         (["plan", "--day", "2026-01-31", "--lift", "5"], 2, "such as 0.05 for 5%, found 5"),
         (["plan", "--day", "2026-01-31", "--lift", "2"], 0, "To see a lift of 200.0%, hold back"),
         (["list", "--set", "name=small"], 0, "spring: 2026-01-01 to 2026-01-31"),
@@ -134,6 +140,11 @@ def test_from_the_draw_to_the_result(shop):
         (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["draw", "other"], 4, "to 2026-01-30; draw this one from 2026-01-31 on."),
         (["draw", "other", "--allocation", "best"], 2, "must be optimal or proportional, found"),
+        (["draw", "../x"], 2, "A wave needs a plain name"),  # and nothing of other waves
+        (["draw", "may", "--day", "2026-05-01", "--out", "."], 2, "in the ledger, but its lists"),
+        (["draw", "june", "--day", "2026-06-01", "--set", "campaigns.control=0.2344"], 0, "23.4%."),
+        (["draw", "june", "--set", "campaigns.control=0.2344"], 0, "stand, and day as it was"),
+        (["draw", "may"], 0, "the ledger's groups stand, and day as it was then."),
         (["draw", "spring"], 0, "; the ledger's groups stand.\n"),
         (["draw", "spring", "--days", "9"], 0, "groups stand, and days as they were then."),
         (["draw", "spring", "--set", "campaigns.control=0.2"], 0, "and control as it was then."),
@@ -148,6 +159,11 @@ def test_from_the_draw_to_the_result(shop):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
 
 
+def _lifts(plan) -> list[float]:
+    """The lifts of revenue, in per cent, that a plan says are seen."""
+    return [float(lift) for lift in re.findall(r"a lift of revenue of ([\d.]+)%", plan.stdout)]
+
+
 def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
     """As many are held back as of every segment alike, each with the probability in the ledger.
     Segments of the small shop are too small for the fifty that each keeps, so ten are kept here.
@@ -155,6 +171,11 @@ def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
     monkeypatch.setattr("retail_ci.export.measure._KEPT", 10)
     words = ["--config", "small", "--set", "campaigns.control=0.3"]
     plan = shop.here("campaigns", "plan", *words)
+    asked = ["--lift", "2", "--allocation", "proportional"]
+    even = shop.here("campaigns", "plan", *words, *asked)
+    assert "where spend varies more" not in even.stdout and _lifts(even)[3] > _lifts(plan)[3]
+    assert _lifts(even)[4] == _lifts(plan)[4]  # half: the same of each
+    assert re.search(r"--set campaigns.control=[\d.]+ --allocation proportional$", even.stdout)
     done = shop.here("campaigns", "draw", "spring", *words)
     assert done.returncode == 0, done.stderr
     table = read_wave(shop.home("small") / "ledger", "spring").table
@@ -169,7 +190,7 @@ def test_a_control_group_is_divided_by_the_spread_of_spend(shop, monkeypatch):
     assert f"{100 * shares.min():.1f}% of {shares.idxmin()}" in done.stdout
     assert f"{100 * shares.max():.1f}% of {shares.idxmax()}" in done.stdout
     told = re.search("from .*? where spend varies more", done.stdout)[0]
-    assert told in plan.stdout and "which --allocation proportional holds back" in plan.stdout
+    assert told in plan.stdout and "as these lines have it; --allocation" in plan.stdout
     again = shop.here("campaigns", "draw", "spring", *words)
     assert "; the ledger's groups stand.\n" in again.stdout and told in again.stdout
     alike = ["--allocation", "proportional"]
@@ -667,3 +688,41 @@ def test_contacts_that_are_the_control_list_are_told_so(tmp_path):
         table.to_csv(got, index=False)
         with pytest.raises(DataError, match=said):
             measure_campaign(groups, log, day="2026-04-01", contacted=got)
+
+
+def test_small_segments_are_not_counted_with_one_that_is_called_others():
+    names = np.repeat(["Others", "A", "B"], [200, 60, 60])
+    held = np.arange(320) % 10 == 0  # six of A and of B: too few by themselves, enough together
+    strata, own = stratify(names, held)
+    assert {name: len(part.rows) for name, part in strata.items()} == {
+        "Others": 200,
+        "Others (small)": 120,
+    }
+    assert (own == np.where(names == "Others", "Others", "Others (small)")).all()
+    assert set(stratify(names[200:], held[200:])[0]) == {"Others"}
+
+
+def test_a_disk_that_duckdb_cannot_write_to_is_told_as_any_other():
+    for number in (errno.ENOSPC, errno.EROFS):
+        words = f'Could not write file "control.csv": {os.strerror(number)}'
+        said = str(_in_our_words(duckdb.IOException(words)))
+        assert os.strerror(number) in said and "Free some space or correct the perm" in said
+    said = str(_in_our_words(duckdb.IOException("IO Error: no such luck")))
+    assert said.startswith("Unexpected IOException: ")
+
+
+def test_a_list_in_a_code_page_is_advised_of_what_works(tmp_path):
+    """No setting of the config says how a list is encoded."""
+    held = tmp_path / "held.csv"
+    held.write_text("customer_id\n3\n", encoding="utf-8")
+    sent = tmp_path / "sent.csv"
+    for encoding, wrong in (("cp1252", "not utf-8: byte 0xfc"), ("utf-16-le", "looks like UTF-16")):
+        sent.write_text("customer_id,segment\n1,Früh\n", encoding=encoding)
+        with pytest.raises(DataError, match=wrong) as refused:
+            read_lists(sent, held)
+        assert str(refused.value).endswith(
+            "Save it as UTF-8, which spreadsheets offer as CSV UTF-8."
+        )
+        assert "data.encoding" not in str(refused.value)
+    sent.write_text("customer_id,segment\n1,Früh\n", encoding="utf-8")
+    assert read_lists(sent, held)["segment"].tolist() == ["Früh", ""]

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from ..core.errors import DataError, one_line, shown, translating
+from ..core.errors import DataError, one_line, setting, shown, translating
 from ..core.formats import counted, read_id
 
 # %% auto #0
@@ -633,6 +633,13 @@ def _check_path(path: str | Path, what: str) -> None:
         refuse(what, wanted, f"that {file} is empty", "write it again")
 
 
+def _for_a_list(error: DataError) -> DataError:
+    """What is wrong with a file that no config describes, so that no encoding can be set for it."""
+    said, asked, _ = str(error).partition(f"Set {setting('data.encoding')} ")
+    advice = "Save it as UTF-8, which spreadsheets offer as CSV UTF-8."
+    return DataError(f"{said}{advice}") if asked else error
+
+
 def _read_file(path: str | Path, what: str) -> pd.DataFrame:
     """A file as a frame; the columns of a text file that hold numbers alone are numbers."""
     from retail_ci.core.config import DataConfig
@@ -644,6 +651,8 @@ def _read_file(path: str | Path, what: str) -> pd.DataFrame:
     try:
         source = open_source(con, "products", DataConfig(products=str(path)))
         lines = to_pandas(source.table.order_by("row"))
+    except DataError as error:
+        raise _for_a_list(error) from None
     finally:
         close(con)
     return lines.drop(columns=["row", "damaged"], errors="ignore")

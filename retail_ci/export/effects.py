@@ -5,7 +5,7 @@
 # %% ../../nbs/08d_effects.ipynb #ccc6e079
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -157,6 +157,14 @@ def _sums_of(table: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def _rest_name(taken: Collection[str]) -> str:
+    """What strata that are too small are called together, which no stratum is called already."""
+    name = "Others"
+    while name in taken:
+        name = f"{name} (small)"
+    return name
+
+
 def stratify(
     strata: np.ndarray, held: np.ndarray, least: int = _LEAST, draws: int = _DRAWS, seed: int = 42
 ) -> tuple[dict[str, Stratum], np.ndarray]:
@@ -178,7 +186,8 @@ def stratify(
     Returns
     -------
     tuple[dict[str, Stratum], ndarray]
-        By name, sorted; and the name per customer, "Others" for strata that were too small.
+        By name, sorted; and the name per customer, "Others" for strata that were too small, or
+        "Others (small)" where a stratum is called so.
 
     Raises
     ------
@@ -202,8 +211,9 @@ def stratify(
             "measured only against customers that chance has held back."
         )
     fit = [name for name, size in sizes.items() if min(size) >= least]
-    names = np.where(np.isin(strata, fit), strata, "Others").astype(object)
-    rest = names == "Others"
+    rest = ~np.isin(strata, fit)
+    names = strata.astype(object)
+    names[rest] = _rest_name(sizes)
     small = min(int(held[rest].sum()), int((~held[rest]).sum())) < least
     if small and not fit:
         raise DataError(

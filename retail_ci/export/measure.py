@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.config import DataConfig
-from ..core.errors import DataError
+from ..core.errors import DataError, shown
 from retail_ci.core.formats import (
     amount,
     cents_of,
@@ -191,8 +191,13 @@ class _Known:
     covariates: np.ndarray  # customers × numbers
     scores: dict[str, np.ndarray]  # outcome: expectation per customer
     earlier: dict[str, np.ndarray]  # outcomes of the weeks just before the wave
-    earlier_score: np.ndarray | None  # the score of their revenue
+    earlier_scores: dict[str, np.ndarray]  # their scores; none where the log begins too late
     said: str  # what the adjustment has used
+
+    @property
+    def earlier_score(self) -> np.ndarray | None:
+        """The score of the revenue of the weeks just before the wave."""
+        return self.earlier_scores.get("revenue")
 
 
 def _what_was_known(
@@ -211,13 +216,13 @@ def _what_was_known(
     old = then_book.last_day(cut) < 1000
     if first > cut - pd.Timedelta(days=_LOOK_BACK[0]) or old.sum() < 20 * now.shape[1]:
         past = book.window(first, day)
-        return _Known(now, past, earlier, None, "what they bought before it")
+        return _Known(now, past, earlier, {}, "what they bought before it")
     then = _covariates(then_book, cut, days, first, yearly)
     width = min(now.shape[1], then.shape[1])  # a look-back that only the later day has reached
     learned = {k: learn_score(then[old][:, :width], v[old]) for k, v in earlier.items()}
     scores = {k: s.predict(now[:, :width]) for k, s in learned.items()}
     said = "the visits and spend before it" + (", the same weeks last year among them" * yearly)
-    before = learned["revenue"].predict(then[:, :width])
+    before = {k: s.predict(then[:, :width]) for k, s in learned.items()}
     return _Known(now, scores, earlier, before, said)
 
 # %% ../../nbs/08e_measure.ipynb #a4cbd482
@@ -333,8 +338,14 @@ def _without_small(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     rest = table[small]
     alike = rest["probability"].nunique() == 1
     groups = rest["group"].value_counts().reindex(_BOTH, fill_value=0)
-    if not len(rest) or (alike and groups.min() >= _LEAST) or small.all():
+    if not len(rest) or (alike and groups.min() >= _LEAST):
         return table, []
+    if small.all():
+        raise DataError(
+            f"The wave: expected a segment with at least {_LEAST} customers held back and as many "
+            "written to, since segments with different shares held back cannot be taken together, "
+            "found none; draw a larger wave, or hold back the same share of each segment."
+        )
     names = ", ".join(sorted(rest["segment"].unique()))
     return table[~small].reset_index(drop=True), [
         f"Too small to be compared, with another share held back, and left out: {names} "
@@ -1354,6 +1365,33 @@ def _shares_by_spread(sizes: pd.Series, spread: pd.Series, control: float) -> pd
     return found
 
 
+def _spreads_ahead(lines: pd.DataFrame, segments: pd.Series, days: int) -> dict[str, pd.Series]:
+    """For each outcome of the days after the log, the spread by segment that the adjustment will
+    leave.
+    """
+    today = lines["date"].max().normalize() + pd.Timedelta(days=1)
+    known = _what_was_known(lines, pd.Index(segments.index), today, days)
+    if known is None or known.earlier_score is None:
+        raise DataError(
+            f"The log: expected purchases of many customers from more than {days + _LOOK_BACK[0]} "
+            f"days before its end on {(today - pd.Timedelta(days=1)).date()}, so that the spread "
+            "of their spend can be told, found too few; hold back the same share of each segment, "
+            "or plan with fewer days."
+        )
+    return {
+        outcome: _expected_spread(score, known.earlier[outcome], before, segments.to_numpy())
+        for outcome, before in known.earlier_scores.items()
+        for score in [known.scores[outcome]]
+    }
+
+
+def _read_segments(customers: Any) -> pd.Series:
+    """The segment of each customer."""
+    needs = {"customer_id": "id", "segment": "text"}
+    table = one_row_each(read_frame(customers, "the customers", needs), "customers")
+    return table.set_index("customer_id")["segment"].fillna("")
+
+
 def optimal_control(
     customers: Any, transactions: Any, *, control: float = 0.1, days: int = 30
 ) -> dict[str, float]:
@@ -1393,21 +1431,8 @@ def optimal_control(
     """
     check_number("days", days, 1, 366)
     check_number("control", control, 0, 1, whole=False)
-    needs = {"customer_id": "id", "segment": "text"}
-    table = one_row_each(read_frame(customers, "the customers", needs), "customers")
-    lines = _read_log(transactions)
-    today = lines["date"].max().normalize() + pd.Timedelta(days=1)
-    segments = table.set_index("customer_id")["segment"].fillna("")
-    known = _what_was_known(lines, pd.Index(segments.index), today, days)
-    if known is None or known.earlier_score is None:
-        raise DataError(
-            f"The log: expected purchases of many customers from more than {days + _LOOK_BACK[0]} "
-            f"days before its end on {(today - pd.Timedelta(days=1)).date()}, so that the spread "
-            "of their spend can be told, found too few; hold back the same share of each segment, "
-            "or plan with fewer days."
-        )
-    score, earlier = known.scores["revenue"], known.earlier["revenue"]
-    spread = _expected_spread(score, earlier, known.earlier_score, segments.to_numpy())
+    segments = _read_segments(customers)
+    spread = _spreads_ahead(_read_log(transactions), segments, days)["revenue"]
     return _shares_by_spread(segments.value_counts().sort_index(), spread, control).to_dict()
 
 
@@ -1424,17 +1449,46 @@ def _spread_left(outcome: np.ndarray, score: np.ndarray | None) -> float:
     return float(np.sqrt(left @ left / max(len(left) - 1 - (square > 0), 1)))
 
 
-def plan_campaign(customers: Any, transactions: Any, *, days: int = 30) -> pd.DataFrame:
+def _stratified_error(sizes: pd.Series, spread: pd.Series, shares: pd.Series) -> float:
+    """Standard error of the effect over all segments, of which these shares are held back."""
+    treated = sizes * (1 - shares)
+    weight = treated / treated.sum()
+    noise = spread.reindex(sizes.index).fillna(0.0) ** 2 * (1 / (sizes * shares) + 1 / treated)
+    return float(np.sqrt((weight**2 * noise).sum()))
+
+
+def _division_gain(
+    sizes: pd.Series, spreads: Mapping[str, pd.Series], control: float
+) -> tuple[int, dict[str, float]]:
+    """How many are held back where the spread of spend divides them, and by what the smallest
+    effect on each outcome is multiplied.
+    """
+    shares = _shares_by_spread(sizes, spreads["revenue"], control)
+    alike = pd.Series(control, index=sizes.index)
+    gain = {}
+    for outcome, spread in spreads.items():
+        even = _stratified_error(sizes, spread, alike)
+        gain[outcome] = _stratified_error(sizes, spread, shares) / even if even > 0 else 1.0
+    return round(float((sizes * shares).sum())), gain
+
+
+def plan_campaign(
+    customers: Any, transactions: Any, *, days: int = 30, allocation: str = "proportional"
+) -> pd.DataFrame:
     """Say which effect would be seen four times in five, for several shares held back.
 
     Parameters
     ----------
     customers : DataFrame, polars frame, Arrow table, Ibis table or path
-        A row per customer who may be contacted: customer_id.
+        A row per customer who may be contacted: customer_id; and segment, for "optimal".
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
         As for `measure_campaign`.
     days : int, default 30
         For how many days the campaign is given to show.
+    allocation : str, default "proportional"
+        How the control group is divided: "proportional", the same share of each segment; or
+        "optimal", as `optimal_control` divides it. The unadjusted effect is that of equal shares
+        in both.
 
     Returns
     -------
@@ -1446,9 +1500,11 @@ def plan_campaign(customers: Any, transactions: Any, *, days: int = 30) -> pd.Da
     Raises
     ------
     DataError
-        If the log holds no purchase in the weeks before its end.
+        If the log holds no purchase in the weeks before its end, or is too short for "optimal".
     """
     check_number("days", days, 1, 366)
+    if allocation not in ("proportional", "optimal"):
+        refuse("allocation", '"proportional" or "optimal"', shown(allocation), "pass one of them")
     lines = _read_log(transactions)
     table = one_row_each(read_frame(customers, "the customers", {"customer_id": "id"}), "customers")
     end = lines["date"].max().normalize() + pd.Timedelta(days=1)
@@ -1466,19 +1522,35 @@ def plan_campaign(customers: Any, transactions: Any, *, days: int = 30) -> pd.Da
     left = {k: _spread_left(v, scores.get(k)) for k, v in outcomes.items()}
     left["unadjusted"] = _spread_left(outcomes["revenue"], None)
     level = {k: float(v.mean()) for k, v in outcomes.items()}
+    plan = pd.DataFrame([_planned(control, len(table), left, level) for control in _SHARES])
+    return plan if allocation == "proportional" else _divided(plan, customers, lines, days)
+
+
+def _planned(
+    control: float, size: int, left: Mapping[str, float], level: Mapping[str, float]
+) -> dict[str, float]:
+    """The smallest effects where the same share of each segment is held back."""
+    held = round(control * size)
+    noise = _SEEN * float(np.sqrt(1 / max(held, 1) + 1 / max(size - held, 1)))
+    return {
+        "control": control,
+        "held_back": held,
+        "revenue": noise * left["revenue"] / level["revenue"],
+        "revenue_unadjusted": noise * left["unadjusted"] / level["revenue"],
+        "visits": noise * left["visits"] / level["visits"],
+        "buyers": noise * left["buyers"],
+        "without": level["revenue"],
+    }
+
+
+def _divided(plan: pd.DataFrame, customers: Any, lines: pd.DataFrame, days: int) -> pd.DataFrame:
+    """A plan for equal shares, as it is where the spread of spend divides those held back."""
+    segments = _read_segments(customers)
+    spreads = _spreads_ahead(lines, segments, days)
+    sizes = segments.value_counts().sort_index()
     rows = []
-    for control in _SHARES:
-        held = round(control * len(table))
-        noise = _SEEN * float(np.sqrt(1 / max(held, 1) + 1 / max(len(table) - held, 1)))
-        rows.append(
-            {
-                "control": control,
-                "held_back": held,
-                "revenue": noise * left["revenue"] / level["revenue"],
-                "revenue_unadjusted": noise * left["unadjusted"] / level["revenue"],
-                "visits": noise * left["visits"] / level["visits"],
-                "buyers": noise * left["buyers"],
-                "without": level["revenue"],
-            }
-        )
+    for row in plan.to_dict("records"):
+        held, gain = _division_gain(sizes, spreads, row["control"])
+        smaller = {outcome: factor * row[outcome] for outcome, factor in gain.items()}
+        rows.append({**row, **smaller, "held_back": held})
     return pd.DataFrame(rows)
