@@ -308,7 +308,7 @@ def _who_is_free(
     taken = ids.isin(list(busy))
     others = ids[~alone]
     if len(others) and taken[~alone].all():
-        _refuse_busy(plan, [w for w in waves if w.name in {busy[c] for c in others}])
+        _refuse_busy(plan, [w for w in waves if w.end > plan.day and _holds(w, others)])
     told = []
     if taken.any():
         named = ", ".join(sorted({busy[c] for c in ids[taken]}))
@@ -319,9 +319,14 @@ def _who_is_free(
     return people[~taken].reset_index(drop=True), alone[~taken], told
 
 
+def _holds(wave: Wave, customers: pd.Index) -> bool:
+    """Whether one of these customers is in a wave."""
+    return bool(customers.isin(wave.table["customer_id"]).any())
+
+
 def _refuse_busy(plan: Wave, waves: list[Wave]) -> None:
-    """Refuse a plan whose customers are all in these waves on some of its days."""
-    names = " or ".join(sorted(repr(wave.name) for wave in waves))
+    """Refuse a plan whose customers are all in waves on some of its days; these and later ones."""
+    names = " or ".join(sorted(repr(wave.name) for wave in waves if wave.day < plan.end))
     until = (min(wave.day for wave in waves) - plan.day).days
     shorter = f", or give it at most {counted(until, 'day')}" if until > 0 else ""
     raise RunError(
@@ -362,7 +367,7 @@ def _draw_new(
     )[_GROUPS]
     line = people.drop(columns=["customer_id", "segment"])
     if isinstance(control, Mapping):
-        plan = replace(plan, control=round(float(ledger["probability"].mean()), 3))
+        plan = replace(plan, control=round(float(ledger["probability"].mean()), 6))
     wave = replace(plan, table=pd.concat([ledger, line], axis=1))
     _check_groups(wave)
     if min(np.sum(arm == "send"), np.sum(arm == "control")) < _LEAST:
