@@ -1412,7 +1412,8 @@ def optimal_control(
     -------
     dict[str, float]
         The share of each segment, for `draw_wave`: between half and twice `control`, at most a
-        third; with a `control` of a third or more the same of each. A segment keeps 50 held back, or as many as `control` gives it if that is fewer;
+        third; with a `control` of a third or more the same of each. A segment keeps 50
+        held back, or as many as `control` gives it if that is fewer;
         below 20 it has `control` itself.
 
     Raises
