@@ -105,7 +105,10 @@ def expressions(file: Path, products: Path, **engine: str | None):
     from retail_ci.data import cleaning as data
     from retail_ci.data import engines
 
-    settings = DataConfig(threads=THREADS, spill=str(file.parent), **engine)
+    # the SQL and pandas set lines without a product aside
+    settings = DataConfig(
+        threads=THREADS, spill=str(file.parent), without_product="reject", **engine
+    )
     con = engines.connect(settings)
     raw = engines.read_parquet(con, [file])
     listed = data.read_products(engines.read_parquet(con, [products]), settings)
