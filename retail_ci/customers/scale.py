@@ -201,7 +201,7 @@ def _compare_engines(rows: pd.DataFrame) -> str:
     first = (
         f"On this machine Spark was faster from {count(faster[0])} lines on."
         if len(faster)
-        else f"On this machine DuckDB was the faster at {count(lines)} lines, the most measured."
+        else f"On this machine DuckDB was the faster at {count(lines)} lines, the most for both."
     )
     return (
         f"{first} At {count(lines)} lines Spark took {times['seconds']} times the seconds, "
