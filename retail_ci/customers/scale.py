@@ -131,7 +131,7 @@ def _plot_scale(rows: pd.DataFrame) -> Any:
         )
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(lambda v, _: number(v, "g") if f"{v:e}"[0] in "25" else "")
-    axes[0].legend()
+    axes[0].legend(loc="lower right", fontsize=7)  # where costs that grow leave room
     return fig
 
 # %% ../../nbs/02a_scale.ipynb #7e570012
