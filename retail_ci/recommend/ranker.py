@@ -41,6 +41,8 @@ __all__ = ['Scorer', 'Month', 'months', 'popular_buyers', 'Ranker']
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
 _ROUNDS = 150  # trees
 _STRENGTH = 0.01  # of the regression: its weights cost the inverse
+_MANY_PAIRS = 50_000  # not bought; with more of them a sample teaches as well
+_EACH = 3  # which is every third
 
 
 @functools.lru_cache(maxsize=4)
@@ -50,10 +52,13 @@ def _read_trees(text: str) -> Any:
 
 
 def _fit_logistic(
-    numbers: np.ndarray, happened: np.ndarray, strength: float
+    numbers: np.ndarray,
+    happened: np.ndarray,
+    strength: float,
+    counts: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
     """An offset and a weight per number, the same on every processor: a convex problem, solved to
-    the last digit and rounded.
+    the last digit and rounded. `counts`: how often each case counts; once if left out.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -62,9 +67,21 @@ def _fit_logistic(
     scale[scale == 0] = 1
     model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-11)
     with threadpool_limits(1):
-        model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened)
+        model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened, counts)
     weights = model.coef_[0].round(4) / scale
     return float((model.intercept_[0] - (weights * middle).sum()).round(5)), weights
+
+
+def _sample(bought: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pairs to learn from, and how often each of them counts: all that were bought, and of many
+    others every third, which counts for those that are left out.
+    """
+    others = np.flatnonzero(~bought)
+    if len(others) <= _MANY_PAIRS:
+        return np.arange(len(bought)), None
+    kept = others[::_EACH]
+    pairs = np.sort(np.append(np.flatnonzero(bought), kept))
+    return pairs, np.where(bought[pairs], 1.0, len(others) / len(kept))
 
 
 class Scorer:
@@ -83,9 +100,11 @@ class Scorer:
         `smooth`: with a regression.
         """
         lightgbm = load_lightgbm("The ranker")
-        data = lightgbm.Dataset(pairs, bought.astype(np.float32))
+        chosen, counts = _sample(bought)
+        pairs, bought = pairs[chosen], bought[chosen]
+        data = lightgbm.Dataset(pairs, bought.astype(np.float32), weight=counts)
         trees = lightgbm.train({**TREES, "objective": "binary"}, data, _ROUNDS).model_to_string()
-        line = _fit_logistic(pairs, bought, _STRENGTH) if smooth else (0.0, np.zeros(0))
+        line = _fit_logistic(pairs, bought, _STRENGTH, counts) if smooth else (0.0, np.zeros(0))
         return cls(trees, *line)
 
     def scores(self, pairs: np.ndarray) -> np.ndarray:
