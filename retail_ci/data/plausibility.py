@@ -18,7 +18,7 @@ from ibis import _
 from ..core.config import DataConfig
 from ..core.formats import count, counted, decimal, share
 from .contract import is_rounded
-from .engines import copies, exact_sum, materialize, to_pandas
+from .engines import carry_out, copies, exact_sum, fetch, materialize, to_pandas
 
 # %% auto #0
 __all__ = ['FLAGS', 'covered_span', 'Evidence', 'by_basket', 'by_product', 'by_hour', 'unbroken', 'Finding', 'Flag', 'repeated',
@@ -120,6 +120,12 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
     table = getattr(evidence, name)
     if table is None:
         return {}
+    found = fetch(_ask_ids, table, name=name).iloc[0]
+    return {kind: int(n or 0) for kind, n in found.items()}
+
+
+def _ask_ids(table: ibis.Table, name: str) -> ibis.Table:
+    """What `_glance` counts in a table."""
     key = table[_IDS[name]]
     asked = {
         "all": key.count(),
@@ -133,8 +139,7 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
         asked |= {"most": most, "dearest": table["revenue"].max().fill_null(0)}
     if name == "products":
         asked["apart"] = _how_many(table["apart"])
-    found = to_pandas(table.aggregate(**asked)).iloc[0]
-    return {kind: int(n or 0) for kind, n in found.items()}
+    return table.aggregate(**asked)
 
 
 def _how_many(found: ir.BooleanValue) -> ir.IntegerScalar:
@@ -163,6 +168,11 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
         transaction_id, lines, revenue; shared (it has several customers), long (its sales are on
         several days, half a day or more apart), huge (it has a thousand lines or more).
     """
+    return carry_out(con, "baskets", _judge_baskets, lines)
+
+
+def _judge_baskets(lines: ibis.Table) -> ibis.Table:
+    """The work of `by_basket`."""
     sold = lines["quantity"] > 0
     baskets = lines.group_by("transaction_id").aggregate(
         lines=lines.count(),
@@ -174,7 +184,7 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
     )
     hours = (baskets["last"].epoch_seconds() - baskets["first"].epoch_seconds()) / 3600
     other_day = baskets["first"].truncate("D") != baskets["last"].truncate("D")
-    found = baskets.select(
+    return baskets.select(
         "transaction_id",
         "lines",
         "revenue",
@@ -182,7 +192,6 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
         long=(other_day & (hours >= 12)).fill_null(False),
         huge=baskets["lines"] >= _MANY_LINES,
     )
-    return materialize(con, found, "baskets")
 
 
 def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
@@ -201,6 +210,11 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
         product_id, lines, revenue, apart (its dearest sale is fifty times its cheapest, or one
         is of a thousand pieces).
     """
+    return carry_out(con, "by_product", _judge_products, lines)
+
+
+def _judge_products(lines: ibis.Table) -> ibis.Table:
+    """The work of `by_product`."""
     lines = lines.filter(lines["product_id"].notnull())
     sold = (lines["quantity"] > 0) & (lines["price"] > 0)
     products = lines.group_by("product_id").aggregate(
@@ -212,8 +226,7 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
     )
     far = products["high"] >= _TIMES * products["low"]
     apart = (far | (products["most"] >= _MANY_PIECES)).fill_null(False)
-    found = products.select("product_id", "lines", "revenue", apart=apart)
-    return materialize(con, found, "by_product")
+    return products.select("product_id", "lines", "revenue", apart=apart)
 
 
 def by_hour(lines: ibis.Table) -> pd.DataFrame:
@@ -229,10 +242,15 @@ def by_hour(lines: ibis.Table) -> pd.DataFrame:
     pd.DataFrame
         Day, hour, midnight (on the stroke of it: mostly a day without a time), lines, revenue.
     """
-    hours = lines.group_by("day", "hour", midnight=lines["date"] == lines["day"]).aggregate(
+    hours = fetch(_sums_by_hour, lines)
+    return hours.sort_values(["day", "hour", "midnight"], ignore_index=True)
+
+
+def _sums_by_hour(lines: ibis.Table) -> ibis.Table:
+    """Lines and revenue of each hour."""
+    return lines.group_by("day", "hour", midnight=lines["date"] == lines["day"]).aggregate(
         lines=lines.count(), revenue=exact_sum(lines["revenue"])
     )
-    return to_pandas(hours).sort_values(["day", "hour", "midnight"], ignore_index=True)
 
 
 def unbroken(evidence: Evidence) -> frozenset[str]:
