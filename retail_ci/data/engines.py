@@ -1756,11 +1756,12 @@ def _written_once(
     there = [table if table is None else named(con, table) for table in tables]
     columns = [table if table is None else tuple(table.schema().items()) for table in there]
     key = (build, *columns, *((name, _way(value)) for name, value in how.items()))
-    if key not in _STATEMENTS:
+    written = _STATEMENTS.get(key)
+    if written is None:
         if len(_STATEMENTS) >= _MOST_STATEMENTS:
             _STATEMENTS.clear()
-        _STATEMENTS[key] = _write(con, build, there, how)
-    text, kinds = _STATEMENTS[key]
+        written = _STATEMENTS[key] = _write(con, build, there, how)
+    text, kinds = written
     for n, table in enumerate(there):
         text = text if table is None else text.replace(_stand_in(n), _full_name(table.op()))
     return text, kinds

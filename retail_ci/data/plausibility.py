@@ -104,7 +104,7 @@ class Evidence:
         self.lines = int(self.calendar["lines"].sum())
         self.revenue = float(self.calendar["revenue"].sum())
         self.days = self.calendar.groupby("day", as_index=False)[["lines", "revenue"]].sum()
-        self.seen = {name: _glance(self, name) for name in _IDS}
+        self.seen = _glance({name: getattr(self, name) for name in _IDS})
 
     @cached_property
     def sides(self) -> dict[str, dict[str, int]]:
@@ -115,13 +115,21 @@ class Evidence:
 _IDS = {"baskets": "transaction_id", "customers": "customer_id", "products": "product_id"}
 
 
-def _glance(evidence: Evidence, name: str) -> dict[str, int]:
-    """What the ids of a table look like, and what its baskets hold: how many of each."""
-    table = getattr(evidence, name)
-    if table is None:
-        return {}
-    found = fetch(_ask_ids, table, name=name).iloc[0]
-    return {kind: int(n or 0) for kind, n in found.items()}
+def _glance(tables: dict[str, ibis.Table | None]) -> dict[str, dict[str, int]]:
+    """What the ids of each table look like, and what its baskets hold: how many of each."""
+    there = {name: table for name, table in tables.items() if table is not None}
+    counts = fetch(_ask_all, *there.values(), names=(*there,)).iloc[0]
+    seen: dict[str, dict[str, int]] = {name: {} for name in tables}
+    for name, n in counts.items():
+        table, kind = str(name).split(" ")
+        seen[table][kind] = int(n or 0)
+    return seen
+
+
+def _ask_all(*tables: ibis.Table, names: tuple[str, ...]) -> ibis.Table:
+    """What `_glance` counts, in one line."""
+    first, *others = (_ask_ids(table, name) for table, name in zip(tables, names))
+    return first.cross_join(*others) if others else first
 
 
 def _ask_ids(table: ibis.Table, name: str) -> ibis.Table:
@@ -139,7 +147,7 @@ def _ask_ids(table: ibis.Table, name: str) -> ibis.Table:
         asked |= {"most": most, "dearest": table["revenue"].max().fill_null(0)}
     if name == "products":
         asked["apart"] = _how_many(table["apart"])
-    return table.aggregate(**asked)
+    return table.aggregate(**{f"{name} {kind}": n for kind, n in asked.items()})
 
 
 def _how_many(found: ir.BooleanValue) -> ir.IntegerScalar:
@@ -722,6 +730,12 @@ def _equal_in_source(again: ibis.Table, raw: ibis.Table) -> ibis.Table:
     return again.semi_join(copies(raw, [c for c in said if c not in numbers]), "row")
 
 
+def _equal_in_house(lines: ibis.Table, same: tuple[str, ...]) -> ibis.Table:
+    """The lines that equal an earlier one in some columns."""
+    again = lines.semi_join(copies(lines.select("row", *same)), "row")
+    return again.select("row", "day", *same)
+
+
 def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
     """Lines that equal an earlier one in every column of the house; where baskets have no number,
     in every column of the source.
@@ -741,9 +755,8 @@ def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
         Those lines, carried out; the first of equal lines is not among them.
     """
     numbered = ["transaction_id"] if "_own_basket" in lines.columns else []
-    same = [*numbered, *(c for c in _HOUSE if c in lines.columns)]
-    again = lines.semi_join(copies(lines.select("row", *same)), "row")
-    found = materialize(con, again.select("row", "day", *same), "repeated")
+    same = (*numbered, *(c for c in _HOUSE if c in lines.columns))
+    found = carry_out(con, "repeated", _equal_in_house, lines, same=same)
     if numbered or not found.count().execute():
         return found
     return materialize(con, _equal_in_source(found, raw), "repeated_in_source")
