@@ -165,7 +165,8 @@ def plain_sales(folder: Path, customers: int, products: int, lines: int = 200) -
             }
         )
     write_csv(folder / "sales.csv", list(rows[0]), rows)
-    (folder / "shop.yaml").write_text("data: {transactions: sales.csv}\n")
+    config = {"data": {"transactions": "sales.csv"}, **QUICK}
+    (folder / "shop.yaml").write_text(yaml.safe_dump(config))
     return folder / "shop.yaml"
 
 
