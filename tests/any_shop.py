@@ -9,6 +9,7 @@ import base64
 import contextlib
 import csv
 import dataclasses
+import functools
 import importlib
 import json
 import random
@@ -16,6 +17,7 @@ import re
 from datetime import datetime, timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from unittest import mock
 
@@ -163,7 +165,8 @@ def plain_sales(folder: Path, customers: int, products: int, lines: int = 200) -
             }
         )
     write_csv(folder / "sales.csv", list(rows[0]), rows)
-    (folder / "shop.yaml").write_text("data: {transactions: sales.csv}\n")
+    config = {"data": {"transactions": "sales.csv"}, **QUICK}
+    (folder / "shop.yaml").write_text(yaml.safe_dump(config))
     return folder / "shop.yaml"
 
 
@@ -172,6 +175,20 @@ def write_csv(path: Path, names: list[str], rows: list[dict]) -> None:
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+@functools.cache
+def compiled(source: str, where: str) -> tuple[CodeType, CodeType | None]:
+    """A cell, and the value of its last line, if it has one."""
+    flags = __future__.annotations.compiler_flag
+    tree = ast.parse(source)
+    last = (
+        ast.Expression(tree.body.pop().value)
+        if tree.body and isinstance(tree.body[-1], ast.Expr)
+        else None
+    )
+    lines = compile(tree, where, "exec", flags, True)
+    return lines, compile(last, where, "eval", flags, True) if last else None
 
 
 class Rooms:
@@ -207,15 +224,9 @@ class Rooms:
 
     def _execute(self, source: str, names: dict, where: str) -> Any:
         """Execute a cell; the value of its last line, as a notebook would show it."""
-        flags = __future__.annotations.compiler_flag
-        tree = ast.parse(source)
-        last = (
-            ast.Expression(tree.body.pop().value)
-            if tree.body and isinstance(tree.body[-1], ast.Expr)
-            else None
-        )
-        exec(compile(tree, where, "exec", flags, True), names)
-        return eval(compile(last, where, "eval", flags, True), names) if last else None
+        lines, last = compiled(source, where)
+        exec(lines, names)
+        return eval(last, names) if last else None
 
     def _show(self, where: str, *values: Any) -> None:
         for value in values:

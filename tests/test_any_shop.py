@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from any_shop import NOT_A_NUMBER, OPTIONAL, Rooms, Shop, odd_words, outcome, plain_sales
+import yaml
+from any_shop import NOT_A_NUMBER, OPTIONAL, QUICK, Rooms, Shop, odd_words, outcome, plain_sales
 from conftest import ODD_FOLDER, make_project
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -272,7 +273,9 @@ def test_a_shop_of_three_products_runs_to_the_end(rooms, tmp_path):
     longer.
     """
     (tmp_path / "few.csv").write_text(FEW_PRODUCTS)
-    (tmp_path / "few.yaml").write_text("data: {transactions: few.csv}\n")
+    (tmp_path / "few.yaml").write_text(
+        yaml.safe_dump({"data": {"transactions": "few.csv"}, **QUICK})
+    )
     run, refusal = outcome(rooms, tmp_path / "few.yaml", tmp_path / "run")
     assert not refusal
     lists = pd.read_parquet(run / "data/recommendations.parquet")

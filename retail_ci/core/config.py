@@ -5,6 +5,7 @@
 # %% ../../nbs/00b_configuration.ipynb #99d09c7e
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import difflib
@@ -17,6 +18,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -782,6 +784,12 @@ def expected(hint: Any) -> str:
     return " or ".join(expected(p) for p in parts)
 
 # %% ../../nbs/00b_configuration.ipynb #0ef2a11f
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """What each field of a section may hold."""
+    return get_type_hints(cls, include_extras=True)
+
+
 def structure(cls: type, values: Mapping | None, where: str = "") -> Any:
     """Build a config section from a mapping.
 
@@ -806,7 +814,7 @@ def structure(cls: type, values: Mapping | None, where: str = "") -> Any:
             f"Config section {where or 'top level'!r} must hold keys and values, found "
             f"{shown(values)}."
         )
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     out = {}
     for key, value in values.items():
         if key not in hints:
@@ -834,7 +842,7 @@ def bounds(key: str) -> tuple[float, float]:
     """
     hint = Config
     for name in key.split("."):
-        hint = get_type_hints(hint, include_extras=True)[name]
+        hint = _hints(hint)[name]
     options = (hint, *get_args(hint))
     limits = next(get_args(o)[1] for o in options if get_origin(o) is Annotated)
     return limits.ge, limits.le
@@ -1112,9 +1120,15 @@ def load_config(config: str | Path = "default", settings: list[str] | None = Non
         return _checked(file, _values_in(file), settings)
 
 
+@lru_cache(maxsize=32)  # every room of a run reads the same file
+def _parsed(text: str) -> Any:
+    """What YAML says."""
+    return yaml.load(text, _Loader)
+
+
 def _values_in(file: Path) -> dict:
     """What a config file says."""
-    values = yaml.load(file.read_text(encoding="utf-8"), _Loader) or {}
+    values = copy.deepcopy(_parsed(file.read_text(encoding="utf-8"))) or {}
     if not isinstance(values, dict):
         raise ConfigError(
             f"Config file {file.name} must hold keys and values, found {shown(values)}."

@@ -58,14 +58,18 @@ from retail_ci.data.contract import (
 )
 from .currencies import look_at_currencies
 from retail_ci.data.engines import (
+    carry_out,
     check_date_format,
     close,
     connect_duckdb,
     copies,
     engine,
     exact_sum,
+    fetch,
     materialize,
+    named,
     to_pandas,
+    view,
 )
 from retail_ci.data.frames import (
     FrameError,
@@ -171,6 +175,19 @@ def _mark_products(
     return joined.mutate(**out).drop("listed_id", "excluded", *prices)
 
 # %% ../../nbs/01_cleaning.ipynb #757a7827
+def _judged(
+    raw: ibis.Table,
+    catalogue: ibis.Table | None,
+    settings: DataConfig,
+    rules: tuple[Rule, ...],
+    **span: pd.Timestamp | None,
+) -> ibis.Table:
+    """All lines, typed, with the first rule that each breaks."""
+    plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
+    lines = _mark_products(plain, catalogue, settings)
+    return judge(with_limits(lines, settings, **span), rules)
+
+
 def _judge_all(
     con: Any, raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None
 ) -> tuple[ibis.Table, pd.DataFrame, dict]:
@@ -194,9 +211,8 @@ def _judge_all(
     """
 
     def judged(**span: pd.Timestamp | None) -> ibis.Table:
-        plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
-        lines = _mark_products(plain, catalogue, settings)
-        return materialize(con, judge(with_limits(lines, settings, **span)), "judged")
+        how = {"settings": settings, "rules": (*REJECTS,), **span}
+        return carry_out(con, "judged", _judged, raw, catalogue, **how)
 
     lines = judged()
     seen = _survey(lines)
@@ -264,34 +280,35 @@ def _survey(judged: ibis.Table) -> pd.DataFrame:
     pd.DataFrame
         Reason, day, lines, revenue, and whether an id had to be read; in order.
     """
-    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(
+    days = fetch(_by_reason_and_day, judged).astype({"day": "datetime64[us]"})
+    return days.sort_values(["reason", "day"], ignore_index=True)
+
+
+def _by_reason_and_day(judged: ibis.Table) -> ibis.Table:
+    """Lines and revenue of each reason and day, and whether an id had to be read."""
+    return judged.group_by("reason", day=judged.date.truncate("D")).aggregate(
         lines=_.count(),
         revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)),
         loose=judged["_loose"].cast("int32").max(),
     )
-    return (
-        to_pandas(days)
-        .astype({"day": "datetime64[us]"})
-        .sort_values(["reason", "day"], ignore_index=True)
-    )
 
 # %% ../../nbs/01_cleaning.ipynb #e9e51921
-def _collapse(lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
+def _collapse(lines: ibis.Table, again: ibis.Table) -> ibis.Table:
     """Drop lines that equal an earlier one in every column of the source.
 
     Parameters
     ----------
     lines : ibis.Table
         Accepted lines, one row each.
-    raw : ibis.Table
-        The source, with the same `row`.
+    again : ibis.Table
+        The `row` of each line of the source that equals an earlier one, from `copies`.
 
     Returns
     -------
     ibis.Table
         The lines without exact copies; the first of equal lines stays.
     """
-    return lines.anti_join(copies(raw), "row")
+    return lines.anti_join(again, "row")
 
 # %% ../../nbs/01_cleaning.ipynb #13bc858d
 def _add_time(lines: ibis.Table) -> ibis.Table:
@@ -430,28 +447,34 @@ def _first_said(table: ibis.Table, said: list[str]) -> ibis.Table:
     return first.mutate(_contradictory=differs).select("product_id", *said, "_contradictory")
 
 
-def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
-    """Take names and categories of products from the transactions.
-
-    Parameters
-    ----------
-    raw : ibis.Table
-        The raw log.
-    settings : DataConfig
-        Columns.
-
-    Returns
-    -------
-    ibis.Table | None
-        One row per product_id; None where the log says nothing about products.
+def _columns_in_log(raw: ibis.Table, settings: DataConfig) -> dict[str, str]:
+    """The columns of the transactions that describe products; none where they have no id, or
+    nothing but one.
     """
     in_log = {
         c: settings.columns.get(c, c)
         for c in PRODUCT_COLUMNS
         if c != "price" and settings.columns.get(c, c) in raw.columns
     }
-    if "product_id" not in in_log or len(in_log) == 1:
-        return None
+    return in_log if "product_id" in in_log and len(in_log) > 1 else {}
+
+
+def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """Take names and categories of products from the transactions.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The raw log, which says something about products.
+    settings : DataConfig
+        Columns.
+
+    Returns
+    -------
+    ibis.Table
+        One row per product_id.
+    """
+    in_log = _columns_in_log(raw, settings)
     return read_products(
         raw.select("row", *dict.fromkeys(in_log.values())), replace(settings, columns=in_log)
     )
@@ -744,19 +767,18 @@ def _apply_contract(
     parts: list[tuple[str, int]] | None,
 ) -> Prepared:
     """The work of `apply_contract`."""
-    has_products = settings.columns.get("product_id", "product_id") in transactions.columns
-    in_log = _described_products(con, transactions, settings, products) if has_products else None
+    raw = named(con, transactions)
+    has_products = settings.columns.get("product_id", "product_id") in raw.columns
+    in_log = _described_products(con, raw, settings, products) if has_products else None
     looked_up = in_log if products is not None or settings.exclude else None
-    judged, seen, found = _judge_all(con, transactions, settings, looked_up)
+    judged, seen, found = _judge_all(con, raw, settings, looked_up)
     suspects, remarks = _look_at_orders(judged, settings)
-    once = _accepted_once(judged, transactions, settings, suspects)
-    timed = _with_time(once)
-    lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
-    people = materialize(con, _complete_customers(lines, customers, settings), "customers")
+    again = view(con, copies, raw) if _collapses(judged, settings) else None
+    lines = carry_out(con, "kept", _kept, judged, again, suspects=(*suspects,))
+    people = _people_in_all(con, lines, customers, settings)
     evidence = _gather(con, lines, people, settings, in_log, transactions)
-    baskets = evidence.baskets
-    shared = None if baskets is None else baskets.filter(baskets["shared"])
-    marked = materialize(con, flagged(lines, settings, unbroken(evidence), shared), "flagged")
+    how = {"tolerance": settings.tolerance, "rules": (*KEPT,), "unbroken": unbroken(evidence)}
+    marked = carry_out(con, "flagged", _flagged, lines, evidence.baskets, **how)
     rows = [rows for _, rows in parts or [("", -1)]]
     rows_in = sum(rows) if min(rows) >= 0 else int(transactions.count().execute())
     number = evidence.seen["baskets"].get("all")
@@ -791,21 +813,48 @@ def _described_products(
 ) -> ibis.Table | None:
     """What the products table says, or without one the log itself; carried out."""
     if products is not None:
-        said: ibis.Table | None = read_products(products, settings)
-    else:
-        said = _products_in_log(transactions, settings)
-    return said if said is None else materialize(con, said, "listed")
+        return carry_out(con, "listed", read_products, products, settings=settings)
+    if not _columns_in_log(transactions, settings):
+        return None
+    return carry_out(con, "listed", _products_in_log, transactions, settings=settings)
+
+
+def _kept(judged: ibis.Table, again: ibis.Table | None, suspects: tuple[str, ...]) -> ibis.Table:
+    """The lines that are kept, with their time; on DuckDB in the order of the source."""
+    timed = _with_time(_accepted_once(judged, again, suspects))
+    return timed.order_by("row") if engine(timed) == "duckdb" else timed
+
+
+def _people_in_all(
+    con: Any, lines: ibis.Table, customers: ibis.Table | None, settings: DataConfig
+) -> ibis.Table:
+    """Customers who bought and customers on file, carried out."""
+    if customers is None:
+        return carry_out(con, "customers", _complete_customers, lines)
+    return materialize(con, _complete_customers(lines, customers, settings), "customers")
+
+
+def _flagged(
+    lines: ibis.Table,
+    baskets: ibis.Table | None,
+    tolerance: float,
+    rules: tuple[Rule, ...],
+    unbroken: frozenset[str],
+) -> ibis.Table:
+    """The lines that carry a flag; `baskets` know which of them have several customers."""
+    shared = None if baskets is None else baskets.filter(baskets["shared"])
+    return flagged(lines, DataConfig(tolerance=tolerance), unbroken, shared, rules)
 
 
 def _accepted_once(
-    judged: ibis.Table, raw: ibis.Table, settings: DataConfig, suspects: list[str]
+    judged: ibis.Table, again: ibis.Table | None, suspects: Sequence[str]
 ) -> ibis.Table:
-    """Accepted lines without copies; those whose status looks undone are marked."""
+    """Accepted lines without those that are there again; an undone-looking status is marked."""
     accepted = judged.filter(judged.reason.isnull())
     if suspects:
         undone = accepted["_status"].isin(suspects).fill_null(False)
         accepted = accepted.mutate(_looks_undone=undone)
-    return _collapse(accepted, raw) if _collapses(judged, settings) else accepted
+    return accepted if again is None else _collapse(accepted, again)
 
 
 def _collapses(lines: ibis.Table, settings: DataConfig) -> bool:
@@ -1031,6 +1080,37 @@ def _gap_sums(kept: ibis.Table) -> dict[str, ibis.Value]:
     return lines | sums
 
 
+def _sums_of_kept(kept: ibis.Table, count_baskets: bool) -> ibis.Table:
+    """What the books say of the kept lines."""
+    return kept.aggregate(
+        kept=_.count(),
+        anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0),
+        returns=_.is_return.cast("int32").sum().fill_null(0),
+        customers=_.customer_id.nunique(),
+        **({"baskets": _.transaction_id.nunique()} if count_baskets else {}),
+        revenue=exact_sum(kept.revenue).fill_null(0.0),
+        anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()),
+        returned_revenue=exact_sum(kept.revenue, kept.is_return),
+        first_date=_.date.min(),
+        last_date=_.date.max(),
+        **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}),
+        **_gap_sums(kept),
+    )
+
+
+def _sums_of_flags(marked: ibis.Table) -> ibis.Table:
+    """Lines and revenue of each flag."""
+    return marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue))
+
+
+def _odd_customers(people: ibis.Table) -> ibis.Table:
+    """How many customers look like a counter, and of how many the lines on file differ."""
+    return people.aggregate(
+        counter_like=people.counter_like.cast("int32").sum().fill_null(0),
+        contradictory=people["_contradictory"].cast("int32").sum().fill_null(0),
+    )
+
+
 def _reconcile(
     judged: ibis.Table,
     seen: pd.DataFrame,
@@ -1069,36 +1149,9 @@ def _reconcile(
     }
     aside = [r for r in applicable(judged, REJECTS) if r.severity == "aside"]
     fine = seen[seen.reason.isna()]
-    one = to_pandas(
-        kept.aggregate(
-            kept=_.count(),
-            anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0),
-            returns=_.is_return.cast("int32").sum().fill_null(0),
-            customers=_.customer_id.nunique(),
-            **({} if baskets is not None else {"baskets": _.transaction_id.nunique()}),
-            revenue=exact_sum(kept.revenue).fill_null(0.0),
-            anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()),
-            returned_revenue=exact_sum(kept.revenue, kept.is_return),
-            first_date=_.date.min(),
-            last_date=_.date.max(),
-            **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}),
-            **_gap_sums(kept),
-        )
-    ).iloc[0]
-    flags = (
-        marked.group_by("flag")
-        .aggregate(n=_.count(), revenue=exact_sum(marked.revenue))
-        .execute()
-        .set_index("flag")
-    )
-    on_file = (
-        people.aggregate(
-            counter_like=people.counter_like.cast("int32").sum().fill_null(0),
-            contradictory=people["_contradictory"].cast("int32").sum().fill_null(0),
-        )
-        .execute()
-        .iloc[0]
-    )
+    one = fetch(_sums_of_kept, kept, count_baskets=baskets is None).iloc[0]
+    flags = fetch(_sums_of_flags, marked).set_index("flag")
+    on_file = fetch(_odd_customers, people).iloc[0]
     names = [
         r.name
         for r in KEPT
@@ -1287,13 +1340,8 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
     pd.DataFrame
         Reason, what, advice, lines, example; in the contract's order, broken rules only.
     """
-    lines = result.rejected
-    near = (
-        lines.mutate(nth=ibis.row_number().over(group_by="reason", order_by="row"))
-        .filter(_.nth < most)
-        .order_by("row")
-        .execute()
-    )
+    lines = named(result.rejected.get_backend(), result.rejected)
+    near = fetch(_first_of_each, lines, most=most)
     out = []
     lacking = _lacking_values(lines, [*near["reason"].unique()])
     for rule in REJECTS:
@@ -1318,22 +1366,29 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
     return pd.DataFrame(out, columns=["reason", "what", "advice", "lines", "example"])
 
 
+def _first_of_each(rejected: ibis.Table, most: int) -> ibis.Table:
+    """The first lines of each reason."""
+    nth = ibis.row_number().over(group_by="reason", order_by="row")
+    return rejected.mutate(nth=nth).filter(_.nth < most).order_by("row")
+
+
 _NOTHING = r"^[0 :T./-]*$"  # blank, or a day that is none, such as 0000-00-00
 _SAID_NOTHING = ["null", "none", "nan", "nat", "na", "n/a", "#n/a", "nil", "\\n", "unknown", "?"]
 
 
 def _lacking_values(lines: ibis.Table, reasons: Sequence[str]) -> dict[str, int]:
     """How many lines that broke a rule have no value at all where it looks, by rule."""
-    found = {}
-    for rule in [r for r in REJECTS if r.absent and r.name in reasons]:
-        broke = lines.filter(lines.reason == rule.name)
-        for name in [f"source_{c}" for c in rule.shows if f"source_{c}" in lines.columns]:
-            text = broke[name].strip().lower()
-            broke = broke.filter(
-                text.isnull() | text.isin(_SAID_NOTHING) | text.re_search(_NOTHING)
-            )
-        found[rule.name] = int(broke.count().execute())
-    return found
+    asked = [r for r in REJECTS if r.absent and r.name in reasons]
+    return {r.name: int(fetch(_count_blank, lines, rule=r)["n"].iloc[0]) for r in asked}
+
+
+def _count_blank(lines: ibis.Table, rule: Rule) -> ibis.Table:
+    """How many lines that broke a rule have no value where it looks."""
+    broke = lines.filter(lines.reason == rule.name)
+    for name in [f"source_{c}" for c in rule.shows if f"source_{c}" in lines.columns]:
+        text = broke[name].strip().lower()
+        broke = broke.filter(text.isnull() | text.isin(_SAID_NOTHING) | text.re_search(_NOTHING))
+    return broke.aggregate(n=broke.count())
 
 
 def _advice_for(rule: Rule, lacking: Mapping[str, int], lines: int) -> str:

@@ -217,10 +217,14 @@ def _amount_test(role: str, column: Column) -> tuple[bool, str]:
 # %% ../../nbs/01c_column_evidence.ipynb #e94cfa62
 def _groups(key: pd.Series, other: pd.Series) -> float:
     """The share of the keys with several lines whose lines agree in another column."""
-    both = pd.DataFrame({"key": key, "other": other}).dropna()
-    sizes = both.groupby("key")["other"].agg(["size", "nunique"])
-    several = sizes[sizes["size"] > 1]
-    return float((several["nunique"] == 1).mean()) if len(several) else np.nan
+    other = other.reindex(key.index)
+    there = (key.notna() & other.notna()).to_numpy()
+    keys, _ = pd.factorize(key[there])
+    values, _ = pd.factorize(other[there])
+    _, first = np.unique(keys, return_index=True)
+    differ = np.bincount(keys[values != values[first][keys]], minlength=len(first))
+    several = np.bincount(keys) > 1
+    return float((differ[several] == 0).mean()) if several.any() else np.nan
 
 
 def basket_relation(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -1436,7 +1436,7 @@ def _shared_baskets(lines: ibis.Table) -> ibis.Table:
     return held.filter(held["first"] != held["last"]).select("transaction_id")
 
 # %% ../../nbs/00h_contract.ipynb #e6893d31
-def applicable(lines: ibis.Table, rules: list[Rule]) -> list[Rule]:
+def applicable(lines: ibis.Table, rules: Sequence[Rule]) -> list[Rule]:
     """List the rules for a source.
 
     No product rules where it has no products, none on a limit that is not set.
@@ -1445,7 +1445,7 @@ def applicable(lines: ibis.Table, rules: list[Rule]) -> list[Rule]:
     ----------
     lines : ibis.Table
         Typed lines, with their `_` columns.
-    rules : list[Rule]
+    rules : Sequence[Rule]
         Some of the contract.
 
     Returns
@@ -1518,20 +1518,23 @@ def with_limits(
     return lines.mutate(**out)
 
 
-def judge(lines: ibis.Table) -> ibis.Table:
+def judge(lines: ibis.Table, rules: Sequence[Rule] | None = None) -> ibis.Table:
     """Apply the rejecting rules of the contract.
 
     Parameters
     ----------
     lines : ibis.Table
         Typed lines, with limits.
+    rules : Sequence[Rule] | None, default None
+        The rules; `REJECTS` if left out.
 
     Returns
     -------
     ibis.Table
         The lines, and `reason`: the first rejecting rule that is broken, or missing.
     """
-    cases = [(r.broken(lines).fill_null(False), r.name) for r in applicable(lines, REJECTS)]
+    asked = applicable(lines, REJECTS if rules is None else rules)
+    cases = [(r.broken(lines).fill_null(False), r.name) for r in asked]
     return lines.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
 
 # %% ../../nbs/00h_contract.ipynb #abd1dd21
@@ -1687,6 +1690,7 @@ def flagged(
     settings: DataConfig,
     unbroken: frozenset[str] = frozenset(),
     shared: ibis.Table | None = None,
+    rules: Sequence[Rule] | None = None,
 ) -> ibis.Table:
     """The lines that carry a flag.
 
@@ -1700,6 +1704,8 @@ def flagged(
         Rules of which it is known that no line breaks them, so that none is asked.
     shared : ibis.Table | None, default None
         The transaction_id of each basket of several customers, if that is known.
+    rules : Sequence[Rule] | None, default None
+        The rules; `KEPT` if left out.
 
     Returns
     -------
@@ -1724,9 +1730,9 @@ def flagged(
         if c in kept.columns
     ]
     left = {*COUNTED, *unbroken}
-    rules = [r for r in applicable(lines, KEPT) if r.name not in left]
-    alone = [r for r in rules if r.name != "shared_basket"]
-    together = [r for r in rules if r.name == "shared_basket"]
+    asked = [r for r in applicable(lines, KEPT if rules is None else rules) if r.name not in left]
+    alone = [r for r in asked if r.name != "shared_basket"]
+    together = [r for r in asked if r.name == "shared_basket"]
     found = lines.select(
         "row", *shown, **{f"_is_{r.name}": r.broken(lines).fill_null(False) for r in alone}
     )

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import warnings
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ __all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'convert_timezone', '
            'date_parts', 'matched_date', 'timestamp_micros', 'to_timestamp', 'stamp_date', 'btrim', 'character',
            'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate',
            'nfc_normalize', 'normalize', 'reflect', 'id_text', 'scientific', 'unread', 'bare_ids', 'read_ids',
-           'different', 'copies', 'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name',
-           'staging_index']
+           'different', 'copies', 'read_parquet', 'write_table', 'materialize', 'known_parquet', 'carry_out', 'fetch',
+           'view', 'named', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -1555,21 +1556,30 @@ def _materialize_on_duckdb(con: Any, table: ibis.Table, name: str) -> ibis.Table
     ibis.Table
         The same, carried out.
     """
-    types = con.compiler.type_mapper
-    kinds = table.schema()
-    stored = {
-        c: types.from_string(types.to_string(k), nullable=k.nullable) for c, k in kinds.items()
-    }
-    columns = [f"{_quoted(c)} {types.to_string(kind)}" for c, kind in kinds.items()]
-    columns = [
-        column if kind.nullable else f"{column} NOT NULL"
-        for column, kind in zip(columns, kinds.types)
-    ]
     con._run_pre_execute_hooks(table)
+    return _stored(con, con.compile(table), table.schema(), name)
+
+
+def _stored(con: Any, text: str, kinds: ibis.Schema, name: str) -> ibis.Table:
+    """What SQL answers on DuckDB, as a table."""
+    held = {c: _as_stored(con.compiler.type_mapper, kind) for c, kind in kinds.items()}
+    columns = [f"{_quoted(c)} {written}" for c, (written, _) in held.items()]
     con.raw_sql(f"CREATE TEMP TABLE {_quoted(name)} ({', '.join(columns)})")
-    con.raw_sql(f"INSERT INTO {_quoted(name)} {con.compile(table)}").fetchall()
+    con.raw_sql(f"INSERT INTO {_quoted(name)} {text}").fetchall()
+    return _temporary(con, name, {c: kind for c, (_, kind) in held.items()})
+
+
+@cache
+def _as_stored(types: Any, kind: dt.DataType) -> tuple[str, dt.DataType]:
+    """How a type is written in SQL, and what Ibis calls a column that is stored as that."""
+    text = types.to_string(kind)
+    return text + " NOT NULL" * (not kind.nullable), types.from_string(text, nullable=kind.nullable)
+
+
+def _temporary(con: Any, name: str, kinds: Mapping[str, Any]) -> ibis.Table:
+    """A temporary table or view of DuckDB whose columns are known."""
     place = ops.Namespace(catalog="temp", database="main")
-    return ops.DatabaseTable(name, schema=stored, source=con, namespace=place).to_expr()
+    return ops.DatabaseTable(name, schema=kinds, source=con, namespace=place).to_expr()
 
 
 def _quoted(name: str) -> str:
@@ -1599,6 +1609,202 @@ def known_parquet(con: Any, path: str | Path, schema: Any) -> ibis.Table:
     name = ibis.util.gen_name("known")
     con._session.read.schema(schema).parquet(_glob_safe(str(path))).createOrReplaceTempView(name)
     return con.table(name)
+
+# %% ../../nbs/00f_engines.ipynb #3c1d5e71
+_STATEMENTS: dict[tuple, tuple[str, ibis.Schema]] = {}  # what was asked: its SQL and its columns
+_MOST_STATEMENTS = 1000
+_STAND_IN = ibis.util.gen_name("stand_in")  # a table's name in the SQL that is kept
+
+
+def carry_out(
+    con: Any,
+    name: str,
+    build: Callable[..., ibis.Table],
+    *tables: ibis.Table | None,
+    **how: Any,
+) -> ibis.Table:
+    """Carry out what a function makes of tables, and go on from its result.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    name : str
+        What the result is called.
+    build : Callable[..., ibis.Table]
+        A function of a module that looks at the columns of its tables, and not at their rows.
+    *tables : ibis.Table | None
+        What it is given.
+    **how : Hashable
+        Its other arguments; a `DataConfig` is one.
+
+    Returns
+    -------
+    ibis.Table
+        As `materialize(con, build(*tables, **how), name)`, its SQL written once for all tables of
+        these columns.
+    """
+    if engine(con) != "duckdb":
+        return materialize(con, build(*tables, **how), name)
+    text, kinds = _written_once(con, build, tables, how)
+    return _stored(con, text, kinds, ibis.util.gen_name(name))
+
+
+def fetch(
+    build: Callable[..., ibis.Table], first: ibis.Table, *others: ibis.Table | None, **how: Any
+) -> Any:
+    """Fetch the rows of what a function makes of tables.
+
+    Parameters
+    ----------
+    build : Callable[..., ibis.Table]
+        As for `carry_out`.
+    first : ibis.Table
+        What it is given.
+    *others : ibis.Table | None
+        What else it is given.
+    **how : Hashable
+        Its other arguments; a `DataConfig` is one.
+
+    Returns
+    -------
+    Any
+        As `to_pandas(build(first, *others, **how))`, its SQL written once for all tables of these
+        columns.
+    """
+    con = _backend(first)
+    if engine(con) != "duckdb":
+        return to_pandas(build(first, *others, **how))
+    return _answered(con, *_written_once(con, build, (first, *others), how))
+
+
+def _answered(con: Any, text: str, kinds: ibis.Schema) -> Any:
+    """What SQL answers on DuckDB, as Ibis gives what an expression does."""
+    import pandas
+    from ibis.formats.pandas import PandasData
+
+    rows = con.con.sql(text).to_arrow_table()
+    columns = {
+        name: column.to_pylist() if column.null_count else column.to_pandas()
+        for name, column in zip(rows.column_names, rows.columns)
+    }
+    return PandasData.convert_table(pandas.DataFrame(columns), kinds)
+
+
+def view(
+    con: Any, build: Callable[..., ibis.Table], *tables: ibis.Table | None, **how: Any
+) -> ibis.Table:
+    """What a function makes of tables, to go on from.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    build : Callable[..., ibis.Table]
+        As for `carry_out`.
+    *tables : ibis.Table | None
+        What it is given.
+    **how : Any
+        Its other arguments; a `DataConfig` is one.
+
+    Returns
+    -------
+    ibis.Table
+        As `build(*tables, **how)`; on DuckDB a view, its SQL written once for all tables of these
+        columns.
+    """
+    if engine(con) != "duckdb":
+        return build(*tables, **how)
+    return _seen(con, *_written_once(con, build, tables, how))
+
+
+def named(con: Any, table: ibis.Table) -> ibis.Table:
+    """A table with a name in its database, where that is DuckDB.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    table : ibis.Table
+        Any expression.
+
+    Returns
+    -------
+    ibis.Table
+        The same; as a view, where it has no name.
+    """
+    if engine(con) != "duckdb" or isinstance(table.op(), ops.DatabaseTable):
+        return table
+    con._run_pre_execute_hooks(table)
+    return _seen(con, con.compile(table), table.schema())
+
+
+def _seen(con: Any, text: str, kinds: ibis.Schema) -> ibis.Table:
+    """A view of DuckDB."""
+    name = ibis.util.gen_name("seen")
+    con.raw_sql(f"CREATE TEMP VIEW {_quoted(name)} AS {text}")
+    return _temporary(con, name, kinds)
+
+
+def _written_once(
+    con: Any,
+    build: Callable[..., ibis.Table],
+    tables: tuple[ibis.Table | None, ...],
+    how: Mapping[str, Any],
+) -> tuple[str, ibis.Schema]:
+    """The SQL of what a function makes of tables, and the columns that it gives."""
+    there = [table if table is None else named(con, table) for table in tables]
+    columns = [table if table is None else tuple(table.schema().items()) for table in there]
+    key = (build, *columns, *((name, _way(value)) for name, value in how.items()))
+    written = _STATEMENTS.get(key)
+    if written is None:
+        if len(_STATEMENTS) >= _MOST_STATEMENTS:
+            _STATEMENTS.clear()
+        written = _STATEMENTS[key] = _write(con, build, there, how)
+    text, kinds = written
+    for n, table in enumerate(there):
+        text = text if table is None else text.replace(_stand_in(n), _full_name(table.op()))
+    return text, kinds
+
+
+def _write(
+    con: Any,
+    build: Callable[..., ibis.Table],
+    tables: list[ibis.Table | None],
+    how: Mapping[str, Any],
+) -> tuple[str, ibis.Schema]:
+    """SQL with stand-ins for the names of its tables, and the columns that it gives."""
+    if "<" in build.__qualname__:  # what it closes over would be no part of the key
+        raise TypeError(f"{build.__qualname__} is no function of a module.")
+    stand_ins = [
+        table
+        if table is None
+        else ops.DatabaseTable(_stand_in(n).strip('"'), schema=table.schema(), source=con).to_expr()
+        for n, table in enumerate(tables)
+    ]
+    found = build(*stand_ins, **how)
+    return con.compile(found), found.schema()
+
+
+def _stand_in(number: int) -> str:
+    """The name of a table in SQL that is kept, as SQL has it."""
+    return _quoted(f"{_STAND_IN}_{number}")
+
+
+def _full_name(table: Any) -> str:
+    """Catalog, schema and name of a table, as SQL has them."""
+    place = table.namespace
+    return ".".join(map(_quoted, filter(None, (place.catalog, place.database, table.name))))
+
+
+def _way(value: Any) -> Any:
+    """An argument as a part of a key: of a `DataConfig` all but where its files are."""
+    if not isinstance(value, DataConfig):
+        return value
+    products = value.products and "given"
+    customers = value.customers and "given"
+    where = dataclasses.replace(value, transactions="", query={})
+    return repr(dataclasses.replace(where, products=products, customers=customers))
 
 # %% ../../nbs/00f_engines.ipynb #8f14bedf
 _CLEANING = {

@@ -18,7 +18,7 @@ from ibis import _
 from ..core.config import DataConfig
 from ..core.formats import count, counted, decimal, share
 from .contract import is_rounded
-from .engines import copies, exact_sum, materialize, to_pandas
+from .engines import carry_out, copies, exact_sum, fetch, materialize, to_pandas
 
 # %% auto #0
 __all__ = ['FLAGS', 'covered_span', 'Evidence', 'by_basket', 'by_product', 'by_hour', 'unbroken', 'Finding', 'Flag', 'repeated',
@@ -104,7 +104,7 @@ class Evidence:
         self.lines = int(self.calendar["lines"].sum())
         self.revenue = float(self.calendar["revenue"].sum())
         self.days = self.calendar.groupby("day", as_index=False)[["lines", "revenue"]].sum()
-        self.seen = {name: _glance(self, name) for name in _IDS}
+        self.seen = _glance({name: getattr(self, name) for name in _IDS})
 
     @cached_property
     def sides(self) -> dict[str, dict[str, int]]:
@@ -115,11 +115,25 @@ class Evidence:
 _IDS = {"baskets": "transaction_id", "customers": "customer_id", "products": "product_id"}
 
 
-def _glance(evidence: Evidence, name: str) -> dict[str, int]:
-    """What the ids of a table look like, and what its baskets hold: how many of each."""
-    table = getattr(evidence, name)
-    if table is None:
-        return {}
+def _glance(tables: dict[str, ibis.Table | None]) -> dict[str, dict[str, int]]:
+    """What the ids of each table look like, and what its baskets hold: how many of each."""
+    there = {name: table for name, table in tables.items() if table is not None}
+    counts = fetch(_ask_all, *there.values(), names=(*there,)).iloc[0]
+    seen: dict[str, dict[str, int]] = {name: {} for name in tables}
+    for name, n in counts.items():
+        table, kind = str(name).split(" ")
+        seen[table][kind] = int(n or 0)
+    return seen
+
+
+def _ask_all(*tables: ibis.Table, names: tuple[str, ...]) -> ibis.Table:
+    """What `_glance` counts, in one line."""
+    first, *others = (_ask_ids(table, name) for table, name in zip(tables, names))
+    return first.cross_join(*others) if others else first
+
+
+def _ask_ids(table: ibis.Table, name: str) -> ibis.Table:
+    """What `_glance` counts in a table."""
     key = table[_IDS[name]]
     asked = {
         "all": key.count(),
@@ -133,8 +147,7 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
         asked |= {"most": most, "dearest": table["revenue"].max().fill_null(0)}
     if name == "products":
         asked["apart"] = _how_many(table["apart"])
-    found = to_pandas(table.aggregate(**asked)).iloc[0]
-    return {kind: int(n or 0) for kind, n in found.items()}
+    return table.aggregate(**{f"{name} {kind}": n for kind, n in asked.items()})
 
 
 def _how_many(found: ir.BooleanValue) -> ir.IntegerScalar:
@@ -163,6 +176,11 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
         transaction_id, lines, revenue; shared (it has several customers), long (its sales are on
         several days, half a day or more apart), huge (it has a thousand lines or more).
     """
+    return carry_out(con, "baskets", _judge_baskets, lines)
+
+
+def _judge_baskets(lines: ibis.Table) -> ibis.Table:
+    """The work of `by_basket`."""
     sold = lines["quantity"] > 0
     baskets = lines.group_by("transaction_id").aggregate(
         lines=lines.count(),
@@ -174,7 +192,7 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
     )
     hours = (baskets["last"].epoch_seconds() - baskets["first"].epoch_seconds()) / 3600
     other_day = baskets["first"].truncate("D") != baskets["last"].truncate("D")
-    found = baskets.select(
+    return baskets.select(
         "transaction_id",
         "lines",
         "revenue",
@@ -182,7 +200,6 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
         long=(other_day & (hours >= 12)).fill_null(False),
         huge=baskets["lines"] >= _MANY_LINES,
     )
-    return materialize(con, found, "baskets")
 
 
 def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
@@ -201,6 +218,11 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
         product_id, lines, revenue, apart (its dearest sale is fifty times its cheapest, or one
         is of a thousand pieces).
     """
+    return carry_out(con, "by_product", _judge_products, lines)
+
+
+def _judge_products(lines: ibis.Table) -> ibis.Table:
+    """The work of `by_product`."""
     lines = lines.filter(lines["product_id"].notnull())
     sold = (lines["quantity"] > 0) & (lines["price"] > 0)
     products = lines.group_by("product_id").aggregate(
@@ -212,8 +234,7 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
     )
     far = products["high"] >= _TIMES * products["low"]
     apart = (far | (products["most"] >= _MANY_PIECES)).fill_null(False)
-    found = products.select("product_id", "lines", "revenue", apart=apart)
-    return materialize(con, found, "by_product")
+    return products.select("product_id", "lines", "revenue", apart=apart)
 
 
 def by_hour(lines: ibis.Table) -> pd.DataFrame:
@@ -229,10 +250,15 @@ def by_hour(lines: ibis.Table) -> pd.DataFrame:
     pd.DataFrame
         Day, hour, midnight (on the stroke of it: mostly a day without a time), lines, revenue.
     """
-    hours = lines.group_by("day", "hour", midnight=lines["date"] == lines["day"]).aggregate(
+    hours = fetch(_sums_by_hour, lines)
+    return hours.sort_values(["day", "hour", "midnight"], ignore_index=True)
+
+
+def _sums_by_hour(lines: ibis.Table) -> ibis.Table:
+    """Lines and revenue of each hour."""
+    return lines.group_by("day", "hour", midnight=lines["date"] == lines["day"]).aggregate(
         lines=lines.count(), revenue=exact_sum(lines["revenue"])
     )
-    return to_pandas(hours).sort_values(["day", "hour", "midnight"], ignore_index=True)
 
 
 def unbroken(evidence: Evidence) -> frozenset[str]:
@@ -704,6 +730,12 @@ def _equal_in_source(again: ibis.Table, raw: ibis.Table) -> ibis.Table:
     return again.semi_join(copies(raw, [c for c in said if c not in numbers]), "row")
 
 
+def _equal_in_house(lines: ibis.Table, same: tuple[str, ...]) -> ibis.Table:
+    """The lines that equal an earlier one in some columns."""
+    again = lines.semi_join(copies(lines.select("row", *same)), "row")
+    return again.select("row", "day", *same)
+
+
 def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
     """Lines that equal an earlier one in every column of the house; where baskets have no number,
     in every column of the source.
@@ -723,9 +755,8 @@ def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
         Those lines, carried out; the first of equal lines is not among them.
     """
     numbered = ["transaction_id"] if "_own_basket" in lines.columns else []
-    same = [*numbered, *(c for c in _HOUSE if c in lines.columns)]
-    again = lines.semi_join(copies(lines.select("row", *same)), "row")
-    found = materialize(con, again.select("row", "day", *same), "repeated")
+    same = (*numbered, *(c for c in _HOUSE if c in lines.columns))
+    found = carry_out(con, "repeated", _equal_in_house, lines, same=same)
     if numbered or not found.count().execute():
         return found
     return materialize(con, _equal_in_source(found, raw), "repeated_in_source")

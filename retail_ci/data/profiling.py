@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.config import Config
@@ -205,14 +206,21 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
         On the same index; missing where a text is no number. A currency sign counts only beside a
         number.
     """
-    text = values.astype("str").str.strip()
+    places, different = pd.factorize(values.astype("str").str.strip())
+    numbers = _read_amounts(pd.Series(different, dtype="str"), decimal, thousands)
+    found = np.append(numbers.to_numpy(), np.nan)[places]  # a missing text has place -1
+    return pd.Series(found, index=values.index)
+
+
+def _read_amounts(text: pd.Series, decimal: str, thousands: str | None) -> pd.Series:
+    """The work of `plain_numbers`: each different amount is read once."""
     plain = text.str.fullmatch(r"[+-]?[0-9]+(?:\.[0-9]+)?")
     if bool(plain.all()) and (decimal, thousands) == (".", None):
         return pd.to_numeric(text).astype("float64")
     parts = text.str.extract(_SIGNED)
     bare = parts["amount"]
     if not bare.notna().any():
-        return pd.Series(float("nan"), index=values.index, dtype="float64")
+        return pd.Series(float("nan"), index=text.index, dtype="float64")
     for blank in "\u00a0\u202f":
         bare = bare.str.replace(blank, " ")
     if thousands:
@@ -243,14 +251,13 @@ def guess_numbers(
     list of Guess
         decimal, thousands, currency_signs.
     """
-    values = pd.concat(list(columns.values())) if columns else pd.Series([], dtype="str")
-    parts = values.astype("str").str.strip().str.extract(_SIGNED)
+    each = _lines_of_each(columns, lines)
+    parts = pd.Series(each.index, dtype="str").str.extract(_SIGNED)
     signs = sorted(set(parts["before"].dropna()) | set(parts["after"].dropna()))
     bare = parts["amount"].fillna("")
-    each = pd.concat(list(lines.values())).to_numpy() if lines else 1
 
     def having(pattern: str) -> int:
-        return int((bare.str.contains(pattern) * each).sum())
+        return int(each.to_numpy()[bare.str.contains(pattern)].sum())
 
     # 0.125 and .5 begin with no thousand
     ends = {m: having(rf"\{m}\d{{1,2}}$|\{m}\d{{4,}}$|^0?\{m}\d+$") for m in ".,"}
@@ -271,6 +278,15 @@ def guess_numbers(
     ]
     beside = [Guess("currency_signs", signs, "sure", "they stand beside amounts")] if signs else []
     return [decimal, *thousands[:1], *beside]
+
+
+def _lines_of_each(columns: dict[str, pd.Series], lines: dict[str, pd.Series] | None) -> pd.Series:
+    """How many lines have each different amount of some columns."""
+    values = pd.concat(list(columns.values())) if columns else pd.Series([], dtype="str")
+    texts = values.astype("str").str.strip()
+    if not lines:
+        return texts.value_counts(sort=False)
+    return pd.concat(list(lines.values())).groupby(texts.to_numpy()).sum()
 
 
 def _guess_decimal(ends: dict[str, int], three: dict[str, int]) -> Guess:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
@@ -50,7 +51,7 @@ from retail_ci.data.column_words import (
     word_score,
 )
 from .contract import REJECTS, currency_code
-from .engines import connect, engine
+from .engines import connect, engine, fetch, named
 from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
@@ -1450,36 +1451,51 @@ _CLOCK_NUMBERS = ("epoch_s", "epoch_ms", "excel")  # days that are no texts
 _MOST_SHAPES = 20_000  # different days or shapes of amounts; a column with more holds none
 
 
-def _texts(main: Source, name: str) -> ibis.Table | None:
-    """The texts of a column; None where it holds something else."""
-    if name not in main.table.columns or not main.table[name].type().is_string():
-        return None
-    text = main.table[name]
-    return main.table.filter(text.notnull() & ~text.isin(["", *MISSING_WORDS])).select(text=text)
+def _holds_text(main: Source, name: str) -> bool:
+    """Whether a column holds texts."""
+    return name in main.table.columns and main.table[name].type().is_string()
 
 
-def _counted(groups: ibis.Table) -> pd.Series | None:
+def _texts(lines: ibis.Table, name: str) -> ibis.Table:
+    """The texts of a column, without those that say nothing."""
+    text = lines[name]
+    return lines.filter(text.notnull() & ~text.isin(["", *MISSING_WORDS])).select(text=text)
+
+
+def _shapes_of_all(lines: ibis.Table, names: tuple[str, ...]) -> ibis.Table:
+    """The lines of each shape of an amount, for several columns."""
+    found = (_shapes(lines, name).mutate(column=ibis.literal(name)) for name in names)
+    return functools.reduce(ibis.Table.union, found)
+
+
+def _commonest(groups: ibis.Table) -> ibis.Table:
+    """The groups with the most lines, and one more than are wanted."""
+    return groups.order_by([ibis.desc("n"), "text"]).limit(_MOST_SHAPES + 1)
+
+
+def _counted(rows: pd.DataFrame) -> pd.Series | None:
     """Lines by a text of each group, the commonest first; None where there are too many."""
-    rows = groups.order_by([ibis.desc("n"), "text"]).limit(_MOST_SHAPES + 1).execute()
+    rows = rows.sort_values(["n", "text"], ascending=[False, True])
     rows["text"] = rows["text"].str.strip()
     lines = rows[rows["text"] != ""].groupby("text", sort=False)["n"].sum()
     return None if len(rows) > _MOST_SHAPES else lines
 
 
-def _days_as_written(texts: ibis.Table) -> pd.Series | None:
+def _days_as_written(lines: ibis.Table, name: str) -> ibis.Table:
     """The lines of each day and month, whatever the hour, and of each way to write a clock."""
+    texts = _texts(lines, name)
     last = texts.text.right(1)
     clock = ibis.ifelse(last.between("0", "9"), "9", last)
     # ten letters hold the day and the month, but for names of months, which nothing is mixed with
     groups = texts.group_by(day=texts.text.left(10), size=texts.text.length(), clock=clock)
-    return _counted(groups.agg(text=ibis._.text.min(), n=ibis._.count()))
+    return _commonest(groups.agg(text=ibis._.text.min(), n=ibis._.count()))
 
 
-def _shapes(texts: ibis.Table) -> pd.Series | None:
+def _shapes(lines: ibis.Table, name: str) -> ibis.Table:
     """The lines of each shape of an amount: 12.90 and 35.60 have one."""
-    different = texts.group_by("text").agg(n=ibis._.count())
+    different = _texts(lines, name).group_by("text").agg(n=ibis._.count())
     groups = different.group_by(shape=different.text.re_replace("[2-9]", "1"))
-    return _counted(groups.agg(text=ibis._.text.min(), n=ibis._.n.sum()))
+    return _commonest(groups.agg(text=ibis._.text.min(), n=ibis._.n.sum()))
 
 
 def _replace_guesses(out: Examination, keys: set[str], found: Iterable[Guess]) -> None:
@@ -1495,10 +1511,11 @@ def _date_by_all(out: Examination, main: Source) -> None:
     """Read the days of all lines, so that any of them may tell day and month apart."""
     known = next((g for g in out.guesses if g.key == "date_format"), None)
     date = out.found.get("date")
-    texts = _texts(main, date.name) if date else None
-    if known is None or date is None or texts is None or str(known.value) in _CLOCK_NUMBERS:
+    if known is None or date is None or str(known.value) in _CLOCK_NUMBERS:
         return
-    days = _days_as_written(texts)
+    if not _holds_text(main, date.name):
+        return
+    days = _counted(fetch(_days_as_written, main.table, name=date.name))
     if days is None or not len(days):
         return
     out.days = days
@@ -1511,11 +1528,11 @@ def _numbers_by_all(out: Examination, main: Source) -> None:
     if not any(g.key == "decimal" for g in out.guesses):
         return
     names = [out.found.column(r).name for r in ("quantity", "price", "revenue") if out.found.get(r)]
-    shapes = {}
-    for name in names:
-        texts = _texts(main, name)
-        if texts is not None:
-            shapes[name] = _shapes(texts)
+    held = [name for name in dict.fromkeys(names) if _holds_text(main, name)]
+    if not held:
+        return
+    rows = fetch(_shapes_of_all, main.table, names=(*held,))
+    shapes = {name: _counted(rows[rows["column"] == name]) for name in held}
     known = {name: found for name, found in shapes.items() if found is not None}
     if known and len(known) == len(shapes):
         told = guess_numbers({n: pd.Series(s.index) for n, s in known.items()}, known)
@@ -2038,7 +2055,8 @@ def _open_for(out: Examination, way: Reading, main: Source, folder: Path) -> Sou
 def _open(out: Examination, folder: Path, columns: dict[str, str] | None = None) -> Source:
     """All lines of a source, as its layout is proposed."""
     settings = _as_laid_out(out, columns)
-    return open_source(connect(settings), "transactions", settings, folder / "staging")
+    source = open_source(connect(settings), "transactions", settings, folder / "staging")
+    return replace(source, table=named(source.backend, source.table))
 
 
 def _as_laid_out(out: Examination, columns: dict[str, str] | None = None) -> DataConfig:
