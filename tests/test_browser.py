@@ -849,7 +849,11 @@ def turned_round(colour: list[int]) -> list[float]:
     return [min(max(part, 0), 255) for part in mixed]
 
 
-def try_an_open_chart(page, figure: str) -> None:
+EACH_ALONE = ((390, LIGHT), (390, DARK), (800, DARK), (1280, DARK), (1280, LIGHT), (390, LIGHT))
+BOTH_AT_ONCE = ((390, DARK), (800, DARK), (1280, LIGHT))
+
+
+def try_an_open_chart(page, figure: str, steps: tuple[tuple[int, str], ...]) -> None:
     """Open a chart, resize the window and change the colours, with the chart in sight and out of
     it.
     """
@@ -863,14 +867,7 @@ def try_an_open_chart(page, figure: str) -> None:
             "document.querySelector('.quarto-color-scheme-toggle').click()"
         )  # on a phone it is in a folded menu
 
-    for width, ink in (
-        (390, LIGHT),
-        (390, DARK),
-        (800, DARK),
-        (1280, DARK),
-        (1280, LIGHT),
-        (390, LIGHT),
-    ):
+    for width, ink in steps:
         before = page.evaluate("getComputedStyle(document.body).color")
         page.set_viewport_size({"width": width, "height": 900})
         if before != ink:
@@ -898,7 +895,8 @@ def try_an_open_chart(page, figure: str) -> None:
     ],
 )
 def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
-    try_an_open_chart(tab(f"{page_name}.html"), figure)
+    steps = EACH_ALONE if page_name == "recommendations" else BOTH_AT_ONCE
+    try_an_open_chart(tab(f"{page_name}.html"), figure, steps)
 
 
 def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
@@ -981,7 +979,8 @@ def in_quarto_shape(made, tmp_path_factory):
 
 
 def test_an_open_chart_on_a_page_of_quarto(in_quarto_shape, tab):
-    try_an_open_chart(tab(f"file://{in_quarto_shape}/index.html"), "01_revenue_trend")
+    page = tab(f"file://{in_quarto_shape}/index.html")
+    try_an_open_chart(page, "01_revenue_trend", EACH_ALONE)
 
 
 def test_search_from_a_folder_on_a_page_of_quarto(in_quarto_shape, tab):
