@@ -1498,7 +1498,7 @@ EXAMPLES = {
     "check": ["retail-ci check sales.csv --out shop.yaml", "retail-ci check --config shop.yaml"],
     "run": [
         "retail-ci run",
-        "retail-ci run --config small --set segmentation.k=4",
+        "retail-ci run --to 03c --set segmentation.k=4",
         "retail-ci run --config shop.yaml --from 05",
         "retail-ci run --config shop.yaml --fresh",
     ],
@@ -1515,7 +1515,7 @@ EXAMPLES = {
     ],
     "segment": [
         "retail-ci segment --out segments.csv",
-        "retail-ci segment --customers mailing.csv --out segments.parquet --config small",
+        "retail-ci segment --customers mailing.csv --out segments.parquet --config shop.yaml",
     ],
     "predict": ["retail-ci predict", "retail-ci predict --config shop.yaml --out tables -k 20"],
     "drift": [
@@ -1555,7 +1555,7 @@ EXAMPLES = {
     "forget": ["retail-ci forget C00017", "retail-ci forget erasures.csv --config shop.yaml"],
     "site": [
         "retail-ci site",
-        "retail-ci site --config small --serve",
+        "retail-ci site --serve",
         "retail-ci site --pdf",
         "retail-ci site --renderer smalldocs",
     ],

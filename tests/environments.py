@@ -54,7 +54,7 @@ def locked(file: Path) -> dict[str, str]:
 
 
 def make_environment(folder: Path, names: set[str], package: Path) -> Path:
-    """Make a virtual environment of links to the files of packages; its Python.
+    """Make a virtual environment of links to packages; its Python.
 
     `package`: a folder that holds retail_ci as a wheel brings it.
     """
@@ -62,13 +62,23 @@ def make_environment(folder: Path, names: set[str], package: Path) -> Path:
     (site,) = folder.glob("lib/python3*/site-packages")
     for name in sorted(names):
         distribution = importlib.metadata.distribution(name)
-        for file in distribution.files:
-            if ".." not in file.parts and file.suffix != ".pyc":
-                link(Path(distribution.locate_file(file)), site / file)
-    for file in package.rglob("*"):
-        if file.is_file() and file.suffix != ".pyc":
-            link(file, site / file.relative_to(package))
+        for file in places_of(distribution, name):
+            link(Path(distribution.locate_file(file)), site / file)
+    for file in package.iterdir():
+        link(file, site / file.name)
     return folder / "bin/python"
+
+
+def places_of(distribution: importlib.metadata.Distribution, name: str) -> set[Path]:
+    """The folders that a package has for itself, and its files in folders that it shares."""
+    found = set()
+    for file in distribution.files:
+        if ".." in file.parts or file.suffix == ".pyc":
+            continue
+        top = file.parts[0]
+        own = top.endswith(".dist-info") or modules_here().get(top) == {name}
+        found.add(Path(top) if own else Path(file))
+    return found
 
 
 def link(file: Path, target: Path) -> None:

@@ -34,6 +34,11 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="no chromium on this machine (Debian package chromium)"
 )
 BUSINESS = ["index", *PAGES, "segment-champions"]
+LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its margins
+    "desk": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844},
+    "print": {"width": 688, "height": 1000},
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,51 +82,83 @@ def browser():
         started.close()
 
 
+def new_tab(browser, address: str, **options):
+    """A page in a context of its own that remembers what went wrong and what was asked of whom."""
+    context = browser.new_context(viewport=LOOKS["desk"], accept_downloads=True, **options)
+    context.set_default_timeout(1000 * PATIENCE)
+    page = context.new_page()
+    page.faults = []
+    page.outside = []
+    page.on(
+        "console",
+        lambda m: (
+            page.faults.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None
+        ),
+    )
+    page.on("pageerror", lambda e: page.faults.append(str(e)))
+    page.on("requestfailed", lambda r: page.faults.append(f"{r.url} failed"))
+    page.on(
+        "request",
+        lambda r: (
+            page.outside.append(r.url)
+            if not r.url.startswith((address, "blob:", "data:", "file:", "about:"))
+            else None
+        ),
+    )
+    page.on(
+        "response",
+        lambda r: page.faults.append(f"{r.status} {r.url}") if r.status >= 400 else None,
+    )
+    return page
+
+
+@pytest.fixture(scope="module")
+def shared_tab(browser, address):
+    """A page that tests use one after the other: a new one takes half a second of a processor."""
+    page = new_tab(browser, address)
+    yield page
+    page.context.close()
+
+
+def as_new(page, address: str) -> None:
+    """Leave nothing of a test in a page: no address, choice, route, look or message."""
+    page.unroute_all()
+    page.goto("about:blank")
+    page.mouse.move(0, 0)
+    page.emulate_media(media="null", color_scheme="null")
+    page.set_viewport_size(LOOKS["desk"])
+    session = page.context.new_cdp_session(page)
+    for origin in (address, "file://"):
+        session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    session.detach()
+    page.faults.clear()
+    page.outside.clear()
+
+
 @pytest.fixture
-def tab(browser, address):
-    """A page of the browser that remembers what went wrong and what was asked of whom."""
+def tab(browser, address, shared_tab):
+    """A way to open a page as if for the first time, in one tab for all tests; in a tab `apart`
+    for who listens to more, or asks how much is fetched.
+    """
     opened = []
 
-    def open_tab(path: str = "index.html", phone: bool = False, **options):
-        context = browser.new_context(
-            viewport={"width": 390, "height": 844} if phone else {"width": 1280, "height": 900},
-            accept_downloads=True,
-            **options,
-        )
-        context.set_default_timeout(1000 * PATIENCE)
-        page = context.new_page()
-        page.faults = []
-        page.outside = []
-        page.on(
-            "console",
-            lambda m: (
-                page.faults.append(f"{m.type}: {m.text}")
-                if m.type in ("error", "warning")
-                else None
-            ),
-        )
-        page.on("pageerror", lambda e: page.faults.append(str(e)))
-        page.on("requestfailed", lambda r: page.faults.append(f"{r.url} failed"))
-        page.on(
-            "request",
-            lambda r: (
-                page.outside.append(r.url)
-                if not r.url.startswith((address, "blob:", "data:", "file:"))
-                else None
-            ),
-        )
-        page.on(
-            "response",
-            lambda r: page.faults.append(f"{r.status} {r.url}") if r.status >= 400 else None,
-        )
-        opened.append(context)
+    def open_tab(path: str = "index.html", phone: bool = False, apart: bool = False, **options):
+        own = apart or options
+        if shared_tab in opened and not own:
+            as_new(shared_tab, address)
+        page = new_tab(browser, address, **options) if own else shared_tab
+        opened.append(page)
+        if phone:
+            page.set_viewport_size(LOOKS["phone"])
         page.goto(path if "://" in path else f"{address}/{path}")
         page.wait_for_selector("html[data-house=ready]")
         return page
 
     yield open_tab
-    for context in opened:
-        context.close()
+    for page in opened:
+        if page is not shared_tab:
+            page.context.close()
+    as_new(shared_tab, address)
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +171,27 @@ def screenshots() -> Path | None:
     return folder
 
 
+def tables_of(page) -> dict[str, list[dict]]:
+    """The tables of a page that is open as on a desk, in each look; it is so afterwards."""
+    found = {"desk": page.evaluate(TABLES)}
+    for look in ("phone", "print"):
+        if look == "print":
+            page.emulate_media(media="print")
+        page.set_viewport_size(LOOKS[look])
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
+        found[look] = page.evaluate(TABLES, look == "print")
+    page.emulate_media(media="screen")
+    page.set_viewport_size(LOOKS["desk"])
+    return found
+
+
 def overflow(page) -> int:
     return page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
 
 
-LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its margins
-    "desk": {"width": 1280, "height": 900},
-    "phone": {"width": 390, "height": 844},
-    "print": {"width": 688, "height": 1000},
-}
-TABLES = """() => {
+TABLES = """(print) => {
   const inTwo = (head) => {  // whether a word of it stands on two lines
     const texts = document.createTreeWalker(head, NodeFilter.SHOW_TEXT);
     const lines = (text, word) => {
@@ -170,7 +216,7 @@ TABLES = """() => {
     return {
       cut: Math.round(Math.max(box ? box.scrollWidth - box.clientWidth : 0, last - end)),
       fit: box ? box.dataset.fit || "" : "no box",
-      split: head ? [...table.tHead.querySelectorAll("th")].filter(inTwo).length : 0,
+      split: print && head ? [...table.tHead.querySelectorAll("th")].filter(inTwo).length : 0,
       named: Boolean(head) || cells.every((cell) => cell.dataset.label || !cell.textContent.trim()),
       text: table.innerText.slice(0, 60),
     };
@@ -190,6 +236,7 @@ SAID = """() => {
 COLOURS = ("light", "dark", "phone", "phone-dark")
 SEEN_IN_COLOURS = [*BUSINESS, "02_features", "05_evaluation", "notebooks", "start"]
 SEEN_IN_COLOURS += ["reference/config"]
+READ_ALOUD = [*BUSINESS, "02_features", "notebooks"]
 SERIOUS = ("serious", "critical")
 
 
@@ -216,6 +263,7 @@ def barriers(page, dark: bool) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     rules = {"runOnly": ["color-contrast"]} if dark else {}
+    rules |= {"resultTypes": ["violations"]}  # the others are not read
     return [
         f"{v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
         for v in Axe().run(page, options=rules).response["violations"]
@@ -225,13 +273,13 @@ def barriers(page, dark: bool) -> list[str]:
 
 def looked_at(page, name: str, screenshots: Path | None) -> dict:
     """A page in both colours, on a desk and on a phone, and what a reader finds on it."""
-    found: dict = {"looks": {}, "barriers": {}}
+    found: dict = {"looks": {}}
     for look in COLOURS:
         found["looks"][look] = in_colours(page, look)
-        if look in ("light", "dark") and name in [*BUSINESS, "02_features", "notebooks"]:
+        if look == "dark" and name in READ_ALOUD:
             page.reload()  # as a reader opens it who has chosen these colours
             page.wait_for_selector("html[data-house=ready]")
-            found["barriers"][look] = barriers(page, look == "dark")
+            found["dark barriers"] = barriers(page, dark=True)
         if screenshots and look != "phone-dark":
             picture = f"{name.replace('/', '-')}-{look}.png"
             page.screenshot(path=screenshots / picture, full_page=True)
@@ -240,10 +288,20 @@ def looked_at(page, name: str, screenshots: Path | None) -> dict:
     return found | {"said": page.evaluate(SAID)}
 
 
+def redirects(site: Path) -> dict[Path, str]:
+    """The pages at old addresses, and where they lead."""
+    found = {}
+    for file in sorted(site.rglob("*.html")):
+        text = file.read_text(encoding="utf-8")
+        if there := re.search(r'<meta http-equiv="refresh" content="0; url=([^"]+)"', text):
+            found[file] = there[1]
+    return found
+
+
 @pytest.fixture(scope="module")
 def visited(made, browser, address, screenshots) -> dict[str, dict]:
-    """Every page, opened once: what went wrong, what it asked of others, its tables in each look;
-    and of those for readers what `looked_at` sees.
+    """Every page, and one of the old addresses, opened once: what went wrong, what it asked of
+    others, its tables in each look; and of those for readers what `looked_at` sees.
     """
     context = browser.new_context(viewport=LOOKS["desk"])
     context.set_default_timeout(1000 * PATIENCE)
@@ -260,21 +318,20 @@ def visited(made, browser, address, screenshots) -> dict[str, dict]:
     ours = (address, "blob:", "data:")
     page.on("request", lambda r: None if r.url.startswith(ours) else outside.append(r.url))
     found = {}
-    for file in sorted(made[0].rglob("*.html")):
+    old = redirects(made[0])
+    for file in sorted({*made[0].rglob("*.html")} - {*list(old)[1:]}):
         name = file.relative_to(made[0]).as_posix()
         page.goto(f"{address}/{name}")
         page.wait_for_selector("html[data-house=ready]")
         found[name] = {"faults": [*faults], "outside": [*outside], "tables": {}}
-        if page.locator("main table").count():
-            for look, size in LOOKS.items():
-                page.emulate_media(media="print" if look == "print" else "screen")
-                page.set_viewport_size(size)
-                page.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
-                found[name]["tables"][look] = page.evaluate(TABLES)
-            page.emulate_media(media="screen")
-            page.set_viewport_size(LOOKS["desk"])
-        if name.removesuffix(".html") in SEEN_IN_COLOURS:
-            found[name] |= looked_at(page, name.removesuffix(".html"), screenshots)
+        found[name]["title"] = page.title()
+        stem = name.removesuffix(".html")
+        if stem in READ_ALOUD:
+            found[name]["light barriers"] = barriers(page, dark=False)
+        if file not in old and page.locator("main table").count():
+            found[name]["tables"] = tables_of(page)
+        if stem in SEEN_IN_COLOURS:
+            found[name] |= looked_at(page, stem, screenshots)
         faults.clear()
         outside.clear()
     context.close()
@@ -290,6 +347,19 @@ def test_every_page_loads_without_an_error_or_an_outside_request(visited):
         "reference/index.html",
         "02_features.html",
     } <= set(visited)
+
+
+def test_an_old_address_leads_to_its_page(made, visited):
+    """One is opened in the browser; the others differ from it in where they lead alone."""
+    old = redirects(made[0])
+    first, *_ = old
+    assert len(old) > 20 and visited[first.relative_to(made[0]).as_posix()]["title"] != "Moved"
+    shapes = set()
+    for file, there in old.items():
+        assert (file.parent / there).is_file(), file
+        text = file.read_text(encoding="utf-8").replace(there, "THERE")
+        shapes.add(text.replace(there.removesuffix(".html"), "THERE"))
+    assert len(shapes) == 1, shapes
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -320,7 +390,7 @@ def test_the_site_is_small_and_the_home_page_smaller(made, tab, address):
     site = made[0]
     whole = sum(p.stat().st_size for p in site.rglob("*") if p.is_file())
     fetched = []
-    page = tab()
+    page = tab(apart=True)
     page.on("response", lambda r: fetched.append(int(r.headers.get("content-length", 0))))
     page.goto(f"{address}/index.html", wait_until="networkidle")
     page.mouse.wheel(0, 20_000)
@@ -340,7 +410,7 @@ PACE = """() => {
 
 def test_the_home_page_answers_within_a_second(tab, address):
     """A second of a usual processor, with nothing else to do."""
-    page = tab()
+    page = tab(apart=True)
     seconds = []
     paces = []
     for _ in range(3):  # the best of three: what the page costs, and not what else the machine does
@@ -503,7 +573,7 @@ def test_the_share_held_back_moves_the_effect_that_would_show(made, tab):
 
 
 @pytest.mark.parametrize("locale", ["de", "de-AT", "de-CH", "es", "fr", "iso", "pl"])
-def test_the_slider_writes_numbers_as_the_page_does(browser, tmp_path, locale):
+def test_the_slider_writes_numbers_as_the_page_does(tab, tmp_path, locale):
     row = {"customers": 9000, "suppressed": 0, "no_consent": 0, "control": 900, "send": 8100}
     row |= {"buys_anyway": 0.41, "smallest_lift": 0.05}
     segments = [{"segment": name, **row} for name in ("Champions", "All")]
@@ -521,10 +591,7 @@ def test_the_slider_writes_numbers_as_the_page_does(browser, tmp_path, locale):
     slider = blocks.index('<label class="house-held"')
     body = f'<section id="effect">{blocks[slider:]}</section><script src="house.js"></script>'
     (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{body}')
-    page = browser.new_page()
-    page.set_default_timeout(1000 * PATIENCE)
-    page.goto(f"file://{tmp_path}/page.html")
-    page.wait_for_selector("html[data-house=ready]")
+    page = tab(f"file://{tmp_path}/page.html")
     before = page.locator("#effect table").first.evaluate(ROWS)
     page.locator(".house-held input").fill("10")
     assert page.locator("#effect table").first.evaluate(ROWS)[0][:4] == before[0][:4]
@@ -532,7 +599,6 @@ def test_the_slider_writes_numbers_as_the_page_does(browser, tmp_path, locale):
     half = page.locator("#effect table").first.evaluate(ROWS)[0]
     assert [*half[1:4], page.locator("output").inner_text()] == wanted
     assert half[4].startswith(f"from {wanted[0]} to ")
-    page.close()
 
 
 def packed_at(route, folder: Path) -> Path:
@@ -783,7 +849,11 @@ def turned_round(colour: list[int]) -> list[float]:
     return [min(max(part, 0), 255) for part in mixed]
 
 
-def try_an_open_chart(page, figure: str) -> None:
+EACH_ALONE = ((390, LIGHT), (390, DARK), (800, DARK), (1280, DARK), (1280, LIGHT), (390, LIGHT))
+BOTH_AT_ONCE = ((390, DARK), (800, DARK), (1280, LIGHT))
+
+
+def try_an_open_chart(page, figure: str, steps: tuple[tuple[int, str], ...]) -> None:
     """Open a chart, resize the window and change the colours, with the chart in sight and out of
     it.
     """
@@ -797,14 +867,7 @@ def try_an_open_chart(page, figure: str) -> None:
             "document.querySelector('.quarto-color-scheme-toggle').click()"
         )  # on a phone it is in a folded menu
 
-    for width, ink in (
-        (390, LIGHT),
-        (390, DARK),
-        (800, DARK),
-        (1280, DARK),
-        (1280, LIGHT),
-        (390, LIGHT),
-    ):
+    for width, ink in steps:
         before = page.evaluate("getComputedStyle(document.body).color")
         page.set_viewport_size({"width": width, "height": 900})
         if before != ink:
@@ -832,7 +895,8 @@ def try_an_open_chart(page, figure: str) -> None:
     ],
 )
 def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
-    try_an_open_chart(tab(f"{page_name}.html"), figure)
+    steps = EACH_ALONE if page_name == "recommendations" else BOTH_AT_ONCE
+    try_an_open_chart(tab(f"{page_name}.html"), figure, steps)
 
 
 def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
@@ -915,11 +979,12 @@ def in_quarto_shape(made, tmp_path_factory):
 
 
 def test_an_open_chart_on_a_page_of_quarto(in_quarto_shape, tab):
-    try_an_open_chart(tab(f"file://{in_quarto_shape}/index.html"), "01_revenue_trend")
+    page = tab(f"file://{in_quarto_shape}/index.html")
+    try_an_open_chart(page, "01_revenue_trend", EACH_ALONE)
 
 
 def test_search_from_a_folder_on_a_page_of_quarto(in_quarto_shape, tab):
-    page = tab(f"file://{in_quarto_shape}/index.html")
+    page = tab(f"file://{in_quarto_shape}/index.html", apart=True)
     page.on("dialog", lambda dialog: page.faults.append(dialog.message))
     page.keyboard.press("/")
     page.keyboard.type("months")
@@ -985,9 +1050,9 @@ def test_the_keyboard_reaches_the_page_first(tab):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", [*BUSINESS, "02_features", "notebooks"])
+@pytest.mark.parametrize("name", READ_ALOUD)
 def test_no_serious_fault_of_accessibility(visited, name, scheme):
-    assert visited[f"{name}.html"]["barriers"][scheme] == []
+    assert visited[f"{name}.html"][f"{scheme} barriers"] == []
 
 
 def test_pictures_say_what_they_show(visited):

@@ -30,6 +30,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Project, has_results, no_traceback, wait_for
+from kept_pages import keep_pages
 from small_service import free_port
 
 from retail_ci.core.config import load_config
@@ -38,7 +39,6 @@ from retail_ci.report import site
 from retail_ci.serve.bundle import read_stack
 
 ROOT = Path(__file__).parents[1]
-make_pages = site._make_pages
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 PROGRAM = re.compile(
@@ -265,9 +265,9 @@ PLAIN = [c for c in ADVERTISED if c not in NAMES + QUESTIONS + SERVICES and not 
 STAGES = (
     r"retail-ci generate",
     r".*retail-ci check",
-    r"make report",
     r"(?!.*--from).*retail-ci run",
     r".*retail-ci run",
+    r"make report",
     r".*retail-ci models promote",
     r"retail-ci campaigns plan",  # before everybody is in a wave
 )
@@ -302,6 +302,23 @@ def without_examples(notebook: Path, others: set[str]) -> None:
     nbformat.write(nb, notebook)
 
 
+TESTS = Path(__file__).parent
+PROGRAM_THAT_KEEPS = """#!{python}
+import sys
+from pathlib import Path
+
+sys.path.append({tests!r})
+from kept_pages import keep_pages
+
+from retail_ci.cli import main
+from retail_ci.report import site
+
+site._make_pages = keep_pages(Path({kept!r}))
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
 @dataclass
 class Reader(Project):
     """Somebody in the project's folder, who types what the texts say."""
@@ -310,7 +327,11 @@ class Reader(Project):
     pages: dict[str, str] = field(
         default_factory=dict
     )  # command: the first page of the site after it
-    sites: dict[tuple, Path] = field(default_factory=dict)  # run and renderers: its pages
+
+    @property
+    def kept(self) -> Path:
+        """Where the pages of each run lie."""
+        return self.root.parent / "kept pages"
 
     def typed(self, command: str) -> subprocess.CompletedProcess:
         """What came of a command; each is run once."""
@@ -325,17 +346,17 @@ class Reader(Project):
         """What a reader would have to do first."""
         if "models rollback" in command and len(read_stack(self.home() / "serving")) < 2:
             self.run("retail-ci models promote")
-        if "--config completejourney" in command and not self.home("completejourney").exists():
-            shutil.copytree(
-                self.home("default"), self.home("completejourney"), symlinks=True
-            )  # in place of a run of a year's groceries
+        for name in ("completejourney", "small"):  # in place of a run of each
+            asked = re.search(rf"config:? {name}\b", command)
+            if asked and self.home().exists() and not self.home(name).exists():
+                shutil.copytree(self.home(), self.home(name), symlinks=True)
 
     def ours(self, command: str) -> str:
         """A command with the places and names that only a reader can know."""
         runs = sorted(p.name for p in self.home("default").glob("2*-*"))
         words = {
             "/mnt/share": str(self.root.parent / "share"),
-            "make report": "make report READY=",
+            "make report": f"make report READY= BIN={shlex.quote(str(self.program))}",
             "20260102,20260201": f"{runs[0]},{runs[-1]}" if runs else "",
         }
         for theirs, mine in words.items():
@@ -346,22 +367,24 @@ class Reader(Project):
         """Run a command: this program's within this process, others as a shell does. That the path
         of the program leads to it, the services show.
         """
-        on = bool(re.search(r"retail-ci models|make report", command))
-        with tracked(on), mock.patch.object(site, "_make_pages", self.pages_of):
+        on = bool(re.search(r"retail-ci models|^retail-ci run$", command))
+        with tracked(on), mock.patch.object(site, "_make_pages", keep_pages(self.kept)):
             words = shlex.split(command)
             if words[0] in ("retail-ci", ".venv/bin/retail-ci") and "$" not in command:
                 return self.here(*words[1:])
             return self.shell(command)
 
-    def pages_of(self, run: Path, root: Path, stage: Path, tools: list[str]) -> Path:
-        """The pages of a run, made once: commands that differ in what is done with them get
-        copies.
-        """
-        key = (run, *tools)
-        if key not in self.sites:
-            self.sites[key] = self.root.parent / f"pages {len(self.sites)}"
-            shutil.copytree(make_pages(run, root, stage, tools), self.sites[key])
-        return shutil.copytree(self.sites[key], stage / "pages")
+    @property
+    def program(self) -> Path:
+        """A folder with the program as it is, but for pages that are kept."""
+        folder = self.root.parent / "program"
+        folder.mkdir(exist_ok=True)
+        text = PROGRAM_THAT_KEEPS.format(
+            python=sys.executable, tests=str(TESTS), kept=str(self.kept)
+        )
+        (folder / "retail-ci").write_text(text, encoding="utf-8")
+        (folder / "retail-ci").chmod(0o755)
+        return folder
 
     def shell(self, command: str) -> subprocess.CompletedProcess:
         """What a shell makes of a command that has nothing of the environment on its path."""
@@ -390,6 +413,7 @@ class Reader(Project):
         ):
             command = command.replace(theirs, ours)
         command += f" --port {port}"
+        first = [str(self.program)] if " site " in command else []
         process = subprocess.Popen(
             ["bash", "-euc", command],
             cwd=self.root,
@@ -397,7 +421,7 @@ class Reader(Project):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+            env=os.environ | {"PATH": os.pathsep.join([*first, BIN, os.environ["PATH"]])},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         try:
@@ -497,8 +521,8 @@ def prepare(reader: Reader) -> None:
         reader.typed(command)
         if command.endswith("--out shop.yaml"):
             ask_for_little(reader.root / "shop.yaml")
-        if command == "make report":
-            # the next run is to bring another model, so that there are two to choose from
+        if command == "retail-ci run":
+            # the next run, that of `make report`, is to bring another model, so that there are two
             other = {"segmentation": LITTLE["segmentation"] | {"k": 4}}
             ask_for_little(reader.root / "configs/default.yaml", other)
 
