@@ -339,24 +339,27 @@ def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -
     if sign == "-":
         sign = _MINUS if Decimal(figures) else ""  # what is rounded to nothing has no sign
     if text.endswith("%"):
-        return sign + _percent(Decimal(figures), locale)
-    return sign + _figures(Decimal(figures), "," in spec, locale) + e + power
+        return sign + _percent(figures, locale)
+    return sign + _figures(figures, "," in spec, current_locale(locale).name) + e + power
 
 
-def _figures(size: Decimal, grouped: bool, locale: str | None) -> str:
+@functools.lru_cache(1 << 14)  # a page writes the same few numbers thousands of times
+def _figures(figures: str, grouped: bool, locale: str) -> str:
     """A rounded size with the signs of the locale; all its digits are written."""
     from babel.numbers import format_decimal
 
     at = current_locale(locale)
+    size = Decimal(figures)
     pattern = _with_decimals(at.cldr.decimal_formats[None].pattern, size)
     text = format_decimal(size, format=pattern, locale=at.cldr, group_separator=grouped)
     return text.replace(",", at.thousands) if at.name == "iso" else text
 
 
-def _percent(percents: Decimal, locale: str | None) -> str:
+def _percent(figures: str, locale: str | None) -> str:
     """A rounded share with the sign of per cent where the locale has it."""
-    before, after = current_locale(locale).cldr.percent_formats[None].pattern.split("#,##0")
-    return before + _figures(percents, False, locale) + after
+    at = current_locale(locale)
+    before, after = at.cldr.percent_formats[None].pattern.split("#,##0")
+    return before + _figures(figures, False, at.name) + after
 
 
 def _with_decimals(pattern: str, size: Decimal) -> str:
@@ -590,9 +593,10 @@ def amount(
     if abs(value) >= _IN_UNITS:
         return money(value, currency, locale)
     whole = abs(value) >= _WITHOUT_CENTS or _in_whole_units(currency, locale)
-    rounded = Decimal(f"{abs(value):.{0 if whole else digits}f}")
-    text = with_currency(_figures(rounded, True, locale), currency, locale)
-    return _MINUS + text if value < 0 and rounded else text
+    figures = f"{abs(value):.{0 if whole else digits}f}"
+    written = _figures(figures, True, current_locale(locale).name)
+    text = with_currency(written, currency, locale)
+    return _MINUS + text if value < 0 and Decimal(figures) else text
 
 
 _FINER = (2, 4, 6, 8)  # decimals of an amount that fewer would round to nothing

@@ -598,6 +598,7 @@ class HiddenWindows:
         self.first = first
         self.days = ibis.memtable(days.to_pyarrow())
         self.begin = int(self.days.number.min().execute())
+        self._known: dict[int, pd.DataFrame] = {}
         self._found: dict[int, pd.DataFrame | None] = {}
         self._fitted: dict[int, tuple[PurchaseModel, SpendModel]] = {}
         self._mixed: dict[int, np.ndarray | None] = {}
@@ -620,11 +621,17 @@ class HiddenWindows:
             self._found[cut] = self._look(cut)
         return self._found[cut]
 
+    def histories(self, cut: int) -> pd.DataFrame:
+        """What is known of each customer before a day, as of `known_histories`; read once."""
+        if cut not in self._known:
+            self._known[cut] = known_histories(self.days, cut).execute()
+        return self._known[cut]
+
     def _look(self, cut: int) -> pd.DataFrame | None:
         """Work a window out."""
         if cut - self.begin < _LEAST:
             return None
-        table = known_histories(self.days, cut).execute()
+        table = self.histories(cut)
         try:
             model, spend = fit_both(table, self.first, len(table))
         except DataError:
@@ -950,7 +957,7 @@ class _VisitCurves:
         window = ibis.window(group_by=sold.customer_id, order_by=sold.number)
         steps = sold.select("customer_id", gap=sold.number - sold.number.lag().over(window))
         gaps = steps.filter(_.gap.notnull()).order_by("customer_id", "gap").execute()
-        table = known_histories(days, cut).execute()
+        table = self.windows.histories(cut)
         typical = float(gaps["gap"].mean()) if len(gaps) else 90.0
         usual = _usual_gap(table, typical)
         whose = pd.Index(table["customer_id"]).get_indexer(gaps["customer_id"])

@@ -119,15 +119,16 @@ def _daily(lines: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
     money = [c for c in _MONEY if c in lines]
     sums = ", ".join(f"sum({c}) AS {c}" for c in money)
     of_back = ", ".join(f"r.{c}" for c in money)
+    known = lines[lines["date"] < until]
+    returns = "UNION ALL SELECT * FROM back" if known["is_return"].any() else ""
     with contextlib.closing(_database(os.getpid()).cursor()) as con:
-        con.register("lines", lines[lines["date"] < until])
+        con.register("lines", known)
         found = con.execute(
             f"""WITH sales AS (SELECT * FROM lines WHERE NOT is_return),
             back AS (SELECT r.customer_id, s.date, NULL AS receipt, {of_back}
                 FROM (SELECT * FROM lines WHERE is_return) AS r ASOF JOIN sales AS s
                 ON r.customer_id = s.customer_id AND r.product = s.product AND r.date >= s.date),
-            both_ AS (SELECT customer_id, date, receipt, {", ".join(money)} FROM sales
-                UNION ALL SELECT * FROM back)
+            both_ AS (SELECT customer_id, date, receipt, {", ".join(money)} FROM sales {returns})
             SELECT customer_id, CAST(date AS DATE) AS day, count(DISTINCT receipt) AS visits, {sums}
             FROM both_ GROUP BY ALL ORDER BY ALL"""
         ).df()
@@ -1355,13 +1356,15 @@ def _shares_by_spread(sizes: pd.Series, spread: pd.Series, control: float) -> pd
         return found
     wide = wide.clip(lower=wide[wide > 0].min())
     most = min(2 * control, _MOST)
-    least = (_KEPT / sizes[large]).clip(control / 2, control)
-    low, high = 0.0, float(most / wide.min())
+    many = sizes[large].to_numpy(float)
+    least = np.clip(_KEPT / many, control / 2, control)
+    widths = wide.to_numpy(float)
+    low, high = 0.0, float(most / widths.min())
     for _ in range(60):  # halving
         middle = (low + high) / 2
-        held = float((sizes[large] * (middle * wide).clip(least, most)).sum())
-        low, high = (middle, high) if held < control * sizes[large].sum() else (low, middle)
-    found[large] = (high * wide).clip(least, most).round(4)
+        held = float((many * np.clip(middle * widths, least, most)).sum())
+        low, high = (middle, high) if held < control * many.sum() else (low, middle)
+    found[large] = np.clip(high * widths, least, most).round(4)
     return found
 
 

@@ -242,23 +242,35 @@ _ALWAYS = [
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
     "ipykernel.debugger",
+    "ipykernel.kernelspec",
+    "msgspec.inspect",
     "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "IPython.display",
     "tornado.platform.asyncio",
+    "retail_ci.pipeline.runner",
 ]
 _HEAVY = [
     "numpy",
     "pandas",
+    "pyarrow.dataset",
     "pyarrow.parquet",
     "scipy.sparse",
     "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "babel.dates",
+    "babel.numbers",
     "ibis",
     "duckdb",
     "ibis.backends.duckdb",
     "sklearn.cluster",
     "sklearn.metrics",
+    "lightgbm",
     "pytest",
+    "retail_ci.customers.features",
+    "retail_ci.evaluate.offline",
 ]
 
 
@@ -788,8 +800,8 @@ def _pass_over(
     """The notebooks that can start. One that lacks something is passed over: `facts` takes it, and
     what waited for it need not wait.
     """
-    able = []
-    waiting = [*ready, *sorter.get_ready()]
+    able = [*ready]  # looked at before: the notebooks that make what these read have finished
+    waiting = [*sorter.get_ready()]
     while waiting:
         name = waiting.pop(0)
         why = lacks(paths[name], run)

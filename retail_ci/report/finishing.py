@@ -518,15 +518,18 @@ def _used_css(sheet: str | list, used: set[str]) -> str:
     return "".join(_used_rule(rule, used) for rule in rules)
 
 # %% ../../nbs/10c_finishing.ipynb #7dc4cc96
-def _lighten_styles(site: Path) -> None:
-    """Leave out of the stylesheets what the site does not use.
-
-    Stylesheets and icons are changed.
+def _used_names(site: Path) -> tuple[set[str], set[str]]:
+    """The words that pages and scripts mention, and those that name a class of an element.
 
     Parameters
     ----------
     site : Path
         Rendered pages.
+
+    Returns
+    -------
+    tuple[set[str], set[str]]
+        All of them; the classes.
     """
     pages = [p.read_text(encoding="utf-8") for p in sorted(site.rglob("*.html"))]
     files = (p for p in site.rglob("*.js") if p.parent.name != "packed")
@@ -535,13 +538,15 @@ def _lighten_styles(site: Path) -> None:
     for page in pages:
         scripts.update(re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S))
         named.update(*(text.split() for text in re.findall(r'class="([^"]*)"', page)))
-    used = named.union(*(re.findall(r"[A-Za-z_][\w-]*", script) for script in scripts))
-    for file in sorted(site.glob("site_libs/**/*.css")):
-        text = file.read_text(encoding="utf-8")
-        if "icons" in file.name:
-            text = _used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
-        file.write_text(_used_css(text, used), encoding="utf-8")
-    _lighten_icons(site)
+    return named.union(*(re.findall(r"[A-Za-z_][\w-]*", script) for script in scripts)), named
+
+
+def _lightened(file: Path, used: set[str], named: set[str]) -> str:
+    """A stylesheet without what the site does not use, from `_used_names`."""
+    text = file.read_text(encoding="utf-8")
+    if "icons" in file.name:
+        text = _used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
+    return _used_css(text, used)
 
 
 def _lighten_icons(site: Path) -> None:
@@ -1076,9 +1081,21 @@ def finish(site: Path, run_dir: Path) -> None:
     for page, text in zip(pages, share_work(finished, pages)):
         page.write_text(_share_head(site, page, text), encoding="utf-8")
     _lighten_figures(site)
-    _lighten_styles(site)
-    for page, text in zip(pages, share_work(_spared, pages)):
-        page.write_text(text, encoding="utf-8")
+    _lighten_texts(site, pages)
+
+
+def _lighten_texts(site: Path, pages: list[Path]) -> None:
+    """Write stylesheets without what no page uses, and pages in fewer signs."""
+    used, named = _used_names(site)
+    sheets = sorted(site.glob("site_libs/**/*.css"), key=lambda p: (-p.stat().st_size, p))
+
+    def lighter(file: Path) -> str:
+        return _lightened(file, used, named) if file.suffix == ".css" else _spared(file)
+
+    files = [*sheets, *pages]  # the longest first, since every other one is done elsewhere
+    for file, text in zip(files, share_work(lighter, files)):
+        file.write_text(text, encoding="utf-8")
+    _lighten_icons(site)
 
 
 def _spared(page: Path) -> str:

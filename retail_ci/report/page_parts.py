@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -378,13 +378,16 @@ class Facts:
         return offer_facts(self.run_dir)
 
 # %% ../../nbs/09f_page_parts.ipynb #b6571a31
-def _findings_in(notebook: Path) -> dict[str, tuple[str, str]]:
+@lru_cache(256)  # the site asks for them twice
+def _findings_in(notebook: Path, changed: int) -> dict[str, tuple[str, str]]:
     """The captions and descriptions of the figures of a notebook.
 
     Parameters
     ----------
     notebook : Path
         An executed notebook.
+    changed : int
+        When it was written, in nanoseconds.
 
     Returns
     -------
@@ -424,7 +427,8 @@ def facts_of(run_dir: Path) -> Facts:
 
     figures: dict = {}
     for notebook in sorted(run_dir.glob("executed/0*.ipynb")):
-        figures.update(_findings_in(notebook))
+        changed = notebook.stat().st_mtime_ns if notebook.exists() else 0
+        figures.update(_findings_in(notebook, changed))
     kinds = (
         "insights",
         "data",

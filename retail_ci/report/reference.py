@@ -65,6 +65,21 @@ def names_in(code: str) -> list[str]:
     ]
 
 # %% ../../nbs/10b_reference.ipynb #8aa80bc6
+def _without_bodies(source: str, tree: ast.Module) -> str:
+    """A source with `pass` for the bodies of its functions and methods, and blank lines."""
+    lines = source.split("\n")
+    inside = (s for node in tree.body if isinstance(node, ast.ClassDef) for s in node.body)
+    for node in (*tree.body, *inside):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        first = node.body[0]
+        end = node.end_lineno or first.lineno
+        if not lines[first.lineno - 1][: first.col_offset].strip():  # on a line of its own
+            blank = [""] * (end - first.lineno)
+            lines[first.lineno - 1 : end] = [" " * first.col_offset + "pass", *blank]
+    return "\n".join(lines)
+
+
 def _comments_of(source: str) -> dict[int, str]:
     """The comments of a source, by line.
 
@@ -433,7 +448,7 @@ def module_page(source: str, name: str, notebook: str, sections: dict[str, tuple
         A markdown page.
     """
     tree = ast.Module(parse(source), [])
-    comments = _comments_of(source)
+    comments = _comments_of(_without_bodies(source, tree))  # no body is described
     entries = []
     for node in tree.body:
         if not isinstance(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +250,16 @@ def offer_facts(run_dir: str | Path) -> dict[str, list[dict]]:
     return found
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000015
+@lru_cache(8)  # every page asks
+def _report_section(text: str) -> dict[str, Any]:
+    """The section report of a config."""
+    return (yaml.safe_load(text) or {}).get("report") or {}
+
+
 def _told_of_report(run_dir: str | Path) -> dict[str, Any]:
     """The section report of a run's config; nothing where it says nothing."""
     file = Path(run_dir) / "config.yaml"
-    told = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return (told or {}).get("report") or {}
+    return _report_section(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def names_customers(run_dir: str | Path) -> bool:
