@@ -3,11 +3,13 @@ be used.
 """
 
 import ctypes
+import io
 import json
 import os
 import resource
 import signal
 import subprocess
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from conftest import (
@@ -23,7 +25,8 @@ from conftest import (
 
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import ARTEFACTS, FIGURES, sha256
-from retail_ci.pipeline.chain import chain, number, split
+from retail_ci.pipeline import kernels
+from retail_ci.pipeline.chain import Progress, chain, number, split
 from retail_ci.pipeline.manifest import copy_earlier, input_hashes, rows
 
 NOTEBOOKS = [p.stem for p in chain(ROOT / "nbs")]
@@ -208,3 +211,21 @@ def test_ctrl_c_in_the_middle_of_the_real_chain(small, tmp_path):
         process.returncode == 130 and err == "retail-ci: Stopped. The last good run is untouched.\n"
     )
     assert project.current("small") == before and not project.leftovers("small")
+
+
+def test_a_waiting_notebook_is_looked_at_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernels, "lacks", lambda notebook, run: asked.append(notebook.stem) or "")
+    sorter = TopologicalSorter({"features": {"cleaning"}, "cleaning": set(), "formats": set()})
+    sorter.prepare()
+    paths = {name: Path(f"{name}.ipynb") for name in ("cleaning", "features", "formats")}
+
+    def pass_over(ready):
+        return kernels._pass_over(ready, paths, tmp_path, sorter, Progress(3, io.StringIO()), {})
+
+    ready = pass_over([])
+    assert set(ready) == set(asked) == {"cleaning", "formats"}
+    assert pass_over(ready) == ready and len(asked) == 2
+    sorter.done("cleaning")
+    assert pass_over(["formats"]) == ["formats", "features"]
+    assert asked[2:] == ["features"]

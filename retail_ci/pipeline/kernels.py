@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import json
 import math
@@ -65,6 +66,21 @@ def environment(folder: str | Path) -> dict[str, str]:
     )
 
 # %% ../../nbs/11a_kernels.ipynb #1c135487
+@functools.cache  # the server makes it, for all
+def _kernel_app() -> Any:
+    """A kernel that takes no options, reads no files of settings, and keeps no history."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    class KernelApp(IPKernelApp):
+        def parse_command_line(self, argv: Any = None) -> None:
+            self.config.HistoryManager.enabled = False
+
+        def load_config_file(self, *args: Any, **options: Any) -> None:
+            pass
+
+    return KernelApp
+
+
 def _serve_kernel(gate: int, connection_file: Path, cwd: Path) -> None:
     """The whole life of a forked kernel: wait, be a kernel, end.
 
@@ -80,11 +96,7 @@ def _serve_kernel(gate: int, connection_file: Path, cwd: Path) -> None:
     if os.read(gate, 1):
         os.setsid()
         os.chdir(cwd)
-        from ipykernel.kernelapp import IPKernelApp
-
-        IPKernelApp.launch_instance(
-            argv=["-f", str(connection_file), "--HistoryManager.enabled=False"]
-        )
+        _kernel_app().launch_instance(argv=[], connection_file=str(connection_file))
     os._exit(0)
 
 # %% ../../nbs/11a_kernels.ipynb #7201f9db
@@ -541,7 +553,9 @@ import contextlib
 with contextlib.suppress(Exception):
     import nbformat
     from jupyter_client.provisioning import KernelProvisionerFactory
+    from retail_ci.pipeline.kernels import _kernel_app
 
+    _kernel_app()
     empty = nbformat.v4.new_notebook()
     nbformat.validate(empty)
     KernelProvisionerFactory.instance()
