@@ -42,8 +42,7 @@ soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, fu
 # a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers
 # for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every
 # delicate export, two thousand flipped bits, each key of a run's facts changed, a full disk at each
-# call, two hundred odd shops, two hundred odd tables, each guise of a frame in every call, the
-# kernels of three generations of processors
+# call, two hundred odd shops, two hundred odd tables, each guise of a frame in every call
 	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(PYTEST) tests/test_api.py
 	@API_SEED=2 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
 	@API_SEED=3 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
@@ -59,7 +58,6 @@ soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, fu
 	@SHOPS=200 $(PYTEST) tests/test_any_shop.py
 	@TABLES=200 $(PYTEST) tests/test_oracle.py
 	@GUISES=all $(PYTEST) tests/test_public.py -k guise
-	@KERNELS=all $(PYTEST) tests/test_kernels.py
 
 TRACKED := runs/$(CONFIG)
 UNTRACKED := "No run has been recorded yet for the config '$(CONFIG)';" \

@@ -2,6 +2,7 @@
 everything that can be touched answers.
 """
 
+import ast
 import csv
 import functools
 import http.server
@@ -125,7 +126,7 @@ def as_new(page, address: str) -> None:
     page.unroute_all()
     page.goto("about:blank")
     page.mouse.move(0, 0)
-    page.emulate_media(media="null", color_scheme="null")
+    page.emulate_media(media="null", color_scheme="light")
     page.set_viewport_size(LOOKS["desk"])
     session = page.context.new_cdp_session(page)
     for origin in (address, "file://"):
@@ -1007,6 +1008,7 @@ def test_no_serious_fault_of_accessibility_on_a_page_of_quarto(in_quarto_shape, 
     page = tab(f"file://{in_quarto_shape}/index.html")
     if scheme == "dark":
         page.evaluate("window.quartoToggleColorScheme()")
+    assert page.evaluate("document.body.classList.contains('quarto-dark')") == (scheme == "dark")
     found = [
         f"{v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
         for v in Axe().run(page).response["violations"]
@@ -1262,3 +1264,24 @@ def test_odd_names_are_shown_as_text_and_never_run(odd, tab):
         r[0] for r in rows if "cmd" in r[0]
     } == {"'=cmd()|A1"}
     assert page.evaluate("window.hacked") is None
+
+
+def test_who_borrows_these_fixtures_borrows_what_they_need():
+    def functions(path: Path) -> list[ast.FunctionDef]:
+        return [f for f in ast.parse(path.read_text()).body if isinstance(f, ast.FunctionDef)]
+
+    needs = {
+        f.name: {a.arg for a in f.args.args}
+        for f in functions(Path(__file__))
+        if any("fixture" in ast.unparse(d) for d in f.decorator_list)
+    }
+    borrowers = {}
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module == "test_browser":
+                borrowers[path] = {name.name for name in node.names}
+    assert any("tab" in borrowed for borrowed in borrowers.values())
+    for path, borrowed in borrowers.items():
+        there = borrowed | {f.name for f in functions(path)}
+        needed = set().union(*(needs[name] for name in borrowed & needs.keys()))
+        assert needed & needs.keys() <= there, path.name

@@ -147,7 +147,7 @@ def test_nothing_is_left_of_customers_who_are_forgotten(sources, tmp_path):
         add_forgotten(serving, ids[:1])
         wait_for(lambda: client.get(f"/v1/segments/{ids[0]}").status_code == 404)
         (tmp_path / "erase.csv").write_text("customer_id\n" + "\n".join(ids))
-        done = project.here("forget", str(tmp_path / "erase.csv"), "--config", "shop")
+        done = project.call("forget", str(tmp_path / "erase.csv"), "--config", "shop")
         assert done.returncode == 0, done.stderr
         wait_for(lambda: client.get("/health").json()["model_version"] != first.name)
         for who in ids:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import copy_of_small
-from test_browser import address, browser, tab  # noqa: F401 (fixtures)
+from test_browser import address, browser, shared_tab, tab  # noqa: F401 (fixtures)
 from test_site import html_output, project
 
 from retail_ci.report import finishing, site

@@ -303,7 +303,7 @@ def without_examples(notebook: Path, others: set[str]) -> None:
 
 
 TESTS = Path(__file__).parent
-PROGRAM_THAT_KEEPS = """#!{python}
+PROGRAM_THAT_KEEPS = """
 import sys
 from pathlib import Path
 
@@ -356,7 +356,7 @@ class Reader(Project):
         runs = sorted(p.name for p in self.home("default").glob("2*-*"))
         words = {
             "/mnt/share": str(self.root.parent / "share"),
-            "make report": f"make report READY= BIN={shlex.quote(str(self.program))}",
+            "make report": f"make report READY= BIN=../{self.program.name}",
             "20260102,20260201": f"{runs[0]},{runs[-1]}" if runs else "",
         }
         for theirs, mine in words.items():
@@ -379,10 +379,12 @@ class Reader(Project):
         """A folder with the program as it is, but for pages that are kept."""
         folder = self.root.parent / "program"
         folder.mkdir(exist_ok=True)
-        text = PROGRAM_THAT_KEEPS.format(
-            python=sys.executable, tests=str(TESTS), kept=str(self.kept)
-        )
-        (folder / "retail-ci").write_text(text, encoding="utf-8")
+        (folder / "python").mkdir(exist_ok=True)
+        program = folder / "python/retail-ci"
+        text = PROGRAM_THAT_KEEPS.format(tests=str(TESTS), kept=str(self.kept))
+        program.write_text(text, encoding="utf-8")
+        words = shlex.join([sys.executable, str(program)])  # either may have a space in it
+        (folder / "retail-ci").write_text(f'#!/bin/sh\nexec {words} "$@"\n', encoding="utf-8")
         (folder / "retail-ci").chmod(0o755)
         return folder
 
