@@ -21,7 +21,7 @@ from test_ranking import make_log
 from test_site import ROOT, project
 from typer.testing import CliRunner
 
-from retail_ci import cli
+from retail_ci import clean, cli
 from retail_ci.core import config
 from retail_ci.core.config import Config, DataConfig
 from retail_ci.core.errors import ConfigError, DataError, RunError
@@ -304,6 +304,20 @@ def test_a_rule_for_lines_is_kept_in_the_books(monkeypatch, tmp_path):
     told = cleaning.examples(done).set_index("reason")
     assert told.loc["too_dear", "advice"] == "Ask why." and told.loc["too_dear", "lines"] == dear
     engines.close(con)
+
+
+def test_a_rule_for_customers_that_changes_between_two_logs_is_the_one_that_counts(monkeypatch):
+    log = sales(days=60)
+    assert not clean(log).customers["counter_like"].any()
+    everybody = dataclasses.replace(contract.CUSTOMERS[0], broken=lambda c: c.baskets > 0)
+    for room in (contract, cleaning):
+        monkeypatch.setattr(room, "CUSTOMERS", [everybody])
+    assert clean(log).customers["counter_like"].all()
+
+
+def test_a_rule_may_list_its_columns_in_brackets():
+    listed = contract.Rule("dear", "A price", "flag", "Ask.", lambda t: t.price > 5, ["price"])
+    assert listed.needs == ("price",) and hash(listed)
 
 
 def rule(name: str, severity: str, broken) -> contract.Rule:

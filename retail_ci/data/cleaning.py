@@ -34,6 +34,7 @@ from ..core.suppression import Forgotten, read_forgotten
 from retail_ci.data.contract import (
     COLUMNS,
     COUNTED,
+    CUSTOMERS,
     ID_COLUMNS,
     KEPT,
     PRODUCT_COLUMNS,
@@ -533,7 +534,10 @@ _BESIDE = ("_contradictory", "_listed", "_lines", "_revenue")
 
 
 def _complete_customers(
-    transactions: ibis.Table, raw: ibis.Table | None = None, settings: DataConfig | None = None
+    transactions: ibis.Table,
+    raw: ibis.Table | None = None,
+    settings: DataConfig | None = None,
+    rule: Rule | None = None,
 ) -> ibis.Table:
     """Bring customers who bought and customers on file into one table.
 
@@ -545,6 +549,8 @@ def _complete_customers(
         A customers table, if there is one.
     settings : DataConfig | None, default None
         Columns.
+    rule : Rule | None, default None
+        Who looks like a counter; that of `CUSTOMERS` if left out.
 
     Returns
     -------
@@ -564,7 +570,7 @@ def _complete_customers(
     if engine(bought) == "spark":
         bought = materialize(bought.get_backend(), bought, "bought")
     bought = (
-        counter_like(bought)
+        counter_like(bought, rule)
         .drop("baskets", "spent")
         .relocate("_lines", "_revenue", after="counter_like")
     )
@@ -830,7 +836,7 @@ def _people_in_all(
 ) -> ibis.Table:
     """Customers who bought and customers on file, carried out."""
     if customers is None:
-        return carry_out(con, "customers", _complete_customers, lines)
+        return carry_out(con, "customers", _complete_customers, lines, rule=CUSTOMERS[0])
     return materialize(con, _complete_customers(lines, customers, settings), "customers")
 
 

@@ -1047,6 +1047,11 @@ class Rule:
     shows: tuple[str, ...] = ()  # columns that show what is wrong; all of them if empty
     absent: str = ""  # what to do where those columns are blank, or hold a word for nothing
 
+    def __post_init__(self) -> None:
+        """A list of columns becomes a tuple: rules are compared."""
+        for name in ("needs", "shows"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
 # %% ../../nbs/00h_contract.ipynb #4c8415fb
 _HUGE = 1e12  # no quantity, price or revenue of a shop
 _WORDS = [
@@ -1753,13 +1758,15 @@ def flagged(
     )
 
 
-def counter_like(customers: ibis.Table) -> ibis.Table:
+def counter_like(customers: ibis.Table, rule: Rule | None = None) -> ibis.Table:
     """Which customers look like a counter or a business.
 
     Parameters
     ----------
     customers : ibis.Table
         customer_id, baskets, spent.
+    rule : Rule | None, default None
+        That of `CUSTOMERS` if left out.
 
     Returns
     -------
@@ -1772,5 +1779,6 @@ def counter_like(customers: ibis.Table) -> ibis.Table:
     )
     beside = customers.cross_join(top)
     return beside.select(
-        *customers.columns, counter_like=CUSTOMERS[0].broken(beside).fill_null(False)
+        *customers.columns,
+        counter_like=(rule or CUSTOMERS[0]).broken(beside).fill_null(False),
     )

@@ -41,8 +41,8 @@ __all__ = ['Scorer', 'Month', 'months', 'popular_buyers', 'Ranker']
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
 _ROUNDS = 150  # trees
 _STRENGTH = 0.01  # of the regression: its weights cost the inverse
-_MANY_PAIRS = 50_000  # not bought; with more of them a sample teaches as well
-_EACH = 3  # which is every third
+_MANY_PAIRS = 50_000  # not bought; of more of them a sample teaches as well
+_EACH = 3  # so many times as many thin out to one in three, and no further
 
 
 @functools.lru_cache(maxsize=4)
@@ -74,12 +74,13 @@ def _fit_logistic(
 
 def _sample(bought: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """The pairs to learn from, and how often each of them counts: all that were bought, and of many
-    others every third, which counts for those that are left out.
+    others up to every third, which counts for those that are left out.
     """
     others = np.flatnonzero(~bought)
-    if len(others) <= _MANY_PAIRS:
+    step = min(len(others) / _MANY_PAIRS, _EACH)
+    if step <= 1:
         return np.arange(len(bought)), None
-    kept = others[::_EACH]
+    kept = others[np.arange(0, len(others), step).astype(np.int64)]
     pairs = np.sort(np.append(np.flatnonzero(bought), kept))
     return pairs, np.where(bought[pairs], 1.0, len(others) / len(kept))
 
