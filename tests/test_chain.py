@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -229,3 +230,19 @@ def test_a_waiting_notebook_is_looked_at_once(tmp_path, monkeypatch):
     sorter.done("cleaning")
     assert pass_over(["formats"]) == ["formats", "features"]
     assert asked[2:] == ["features"]
+
+
+def test_what_is_loaded_for_all_notebooks_needs_no_library_of_the_system(tmp_path):
+    (tmp_path / "lightgbm.py").write_text("raise OSError('libgomp.so.1: cannot open')")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import importlib; from retail_ci.pipeline import kernels\n"
+            "for name in kernels._ALWAYS + kernels._HEAVY: importlib.import_module(name)",
+        ],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -264,6 +264,8 @@ _ALWAYS = [
     "tornado.platform.asyncio",
     "retail_ci.pipeline.runner",
 ]
+# none that needs a library of the system: the server ends where one of these cannot be loaded for
+# another reason than that it is not installed
 _HEAVY = [
     "numpy",
     "pandas",
@@ -279,7 +281,6 @@ _HEAVY = [
     "ibis.backends.duckdb",
     "sklearn.cluster",
     "sklearn.metrics",
-    "lightgbm",
     "pytest",
     "retail_ci.customers.features",
     "retail_ci.evaluate.offline",
