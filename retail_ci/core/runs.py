@@ -33,9 +33,9 @@ from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'msgspec', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
-           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save',
-           'write_csv', 'load', 'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file', 'check_run',
-           'check_table', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
+           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'one_thread', 'to_plain',
+           'save', 'write_csv', 'load', 'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file',
+           'check_run', 'check_table', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -369,6 +369,27 @@ def _process_folder(name: str, home: Path, owner: int) -> Path:
     folder = held.enter_context(staging(name, home, private=True))
     atexit.register(lambda: held.close() if os.getpid() == owner else None)
     return folder
+
+# %% ../../nbs/00c_runs.ipynb #5e0d71a3
+def one_thread() -> contextlib.AbstractContextManager:
+    """Hold the libraries of linear algebra to one thread, so that sums are the same on every run.
+
+    Returns
+    -------
+    contextlib.AbstractContextManager
+        For a `with` statement; afterwards they have the threads that they had.
+    """
+    return _thread_pools(len(sys.modules)).limit(limits=1)
+
+
+@functools.lru_cache(1)
+def _thread_pools(modules: int) -> Any:
+    """What limits the threads of the libraries that are loaded. To look for them takes longer than
+    most fits; libraries come with modules, so it is done again when there are more of these.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 # %% ../../nbs/00c_runs.ipynb #a77e0af6
 def to_plain(value: Any) -> Any:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import ibis
@@ -15,9 +14,9 @@ import pandas as pd
 from ibis import _
 from scipy.optimize import minimize
 from scipy.special import betaln, digamma, gammaln, hyp2f1
-from threadpoolctl import ThreadpoolController
 
 from ..core.errors import DataError
+from ..core.runs import one_thread
 from .features import epoch_day
 
 # %% auto #0
@@ -270,7 +269,7 @@ def climb_likelihood(
         return tuple(-part for part in likelihood(theta))
 
     options = {"maxiter": 1000, "ftol": 1e-12 if exact else 1e-9, "gtol": 1e-7 if exact else 1e-5}
-    with _threads().limit(limits=1):
+    with one_thread():
         found = [
             minimize(
                 downhill,
@@ -290,19 +289,6 @@ def climb_likelihood(
         )
     best = min(found, key=lambda f: f.fun)
     return best.x, -float(best.fun), sum(f.fun - best.fun < 1e-6 for f in found)
-
-
-@cache
-def _threads() -> ThreadpoolController:
-    """What limits the threads of linear algebra: four parameters need one, and many would only wait
-    for each other.
-
-    Returns
-    -------
-    ThreadpoolController
-        One for the process, since looking for libraries takes time.
-    """
-    return ThreadpoolController()
 
 # %% ../../nbs/02c_purchase_model.ipynb #9698ff1b
 class PurchaseModel:

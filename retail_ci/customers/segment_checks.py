@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.errors import TooFew
 from ..core.formats import count, share
+from ..core.runs import one_thread
 from retail_ci.customers.segment_names import (
     PROTOTYPES,
     Shop,
@@ -304,7 +305,6 @@ def alternatives(
         Method, silhouette, davies_bouldin, calinski_harabasz, names, stability, agreement.
     """
     from sklearn.metrics import adjusted_rand_score
-    from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng(model.random_state)
     few = features.iloc[
@@ -322,7 +322,7 @@ def alternatives(
     values = rfm_values(few)
     rows = []
     first = None
-    with threadpool_limits(1):
+    with one_thread():
         for name, method in methods.items():
             label = method(few)
             again = []

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core.errors import DataError, shown, translating
 from ..core.formats import amount, count, share
+from ..core.runs import one_thread
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from .segment_checks import plain_space
 from .segment_names import action_of
@@ -441,10 +442,9 @@ def _pca_view(features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame, np.ndar
         Customers × 2, loadings (measure × 2), explained share of each component.
     """
     from sklearn.decomposition import PCA
-    from threadpoolctl import threadpool_limits
 
     z = plain_space(features).astype(float)
-    with threadpool_limits(1):
+    with one_thread():
         pca = PCA(2, svd_solver="covariance_eigh").fit(z[np.lexsort(z.T[::-1])])
     sign = np.where(np.array([pca.components_[0, 2], pca.components_[1, 0]]) < 0, -1.0, 1.0)
     points = np.column_stack(

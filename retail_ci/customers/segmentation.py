@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
 from ..core.errors import TooFew, one_line
-from ..core.runs import load, save
+from ..core.runs import load, one_thread, save
 from retail_ci.customers.segment_names import (
     CLUSTERING_PRESETS,
     NAME_CONSTRAINTS,
@@ -213,7 +213,6 @@ def kmeans_with_priors(
         Centres, inertia (of customers alone).
     """
     from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
 
     x = z
     weight = None
@@ -222,7 +221,7 @@ def kmeans_with_priors(
         each = prior_weight * len(z) / len(anchors)
         weight = np.r_[np.ones(len(z)), np.full(len(anchors), each)]
     with (
-        threadpool_limits(1),
+        one_thread(),
         warnings.catch_warnings(action="ignore", category=UserWarning),
     ):  # a draw may lie on fewer places than k
         model = KMeans(

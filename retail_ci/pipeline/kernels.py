@@ -435,6 +435,9 @@ def _engine() -> type:
     return WithoutTests
 
 
+_GRAMMAR = "rfc3987_syntax"  # of web addresses, which no notebook needs
+
+
 def execute(
     notebook: str, out: str, parameters: dict, env: dict[str, str], connection: Connection
 ) -> None:
@@ -474,6 +477,8 @@ def execute(
         ),
     )
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    # a new Python searches where the runner does, and would build it for most of a second
+    sys.modules.setdefault(_GRAMMAR, None)  # type: ignore[arg-type]
     import papermill
     from papermill.engines import papermill_engines
 
@@ -550,6 +555,7 @@ def set_environment(values: dict[str, str]) -> Iterator[None]:
 _READY = "rci_made_ready"
 _MADE_READY = """
 import contextlib
+import sys
 
 with contextlib.suppress(Exception):
     import nbformat
@@ -560,6 +566,21 @@ with contextlib.suppress(Exception):
     empty = nbformat.v4.new_notebook()
     nbformat.validate(empty)
     KernelProvisionerFactory.instance()
+
+if "matplotlib.pyplot" in sys.modules:  # its first figure looks for fonts and reads them
+    import io
+
+    import matplotlib.pyplot as plt
+    from retail_ci.core.show import use_style
+
+    with contextlib.suppress(Exception), plt.rc_context():
+        use_style()
+        figure, axes = plt.subplots()
+        axes.loglog([1, 1000], [1, 1000], label="one")
+        axes.set_title("One")
+        axes.legend()
+        figure.savefig(io.BytesIO(), format="png")
+        plt.close(figure)
 """
 
 
@@ -577,7 +598,7 @@ def _python_path(folder: str | Path) -> dict[str, str]:
     dict[str, str]
         For the environment of a new Python.
     """
-    for name in ("rfc3987_syntax", "debugpy"):
+    for name in (_GRAMMAR, "debugpy"):
         (Path(folder) / f"{name}.py").write_text(
             "raise ImportError('not needed to execute notebooks')\n"
         )
@@ -622,7 +643,11 @@ class Server:
             self.ready.set()
 
     def context(self) -> Any:
-        """Where the next process comes from: a new Python as long as the server is not ready."""
+        """Where the next process comes from: a new Python as long as the server is not ready and a
+        processor has nothing else to do.
+        """
+        if os.getloadavg()[0] >= (os.cpu_count() or 1):
+            self.ready.wait()
         return multiprocessing.get_context("forkserver" if self.ready.is_set() else "spawn")
 
 # %% ../../nbs/11a_kernels.ipynb #07fbd402

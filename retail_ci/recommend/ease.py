@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy.linalg import lapack
-from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
+from ..core.runs import one_thread
 from .base import Recommender
 from .interactions import Interactions
 from .rules import check_k, check_positive
@@ -46,7 +46,7 @@ def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndar
     doubles = matrix.astype(np.float64)
     gram = (doubles.T @ doubles).toarray()
     gram[np.diag_indices_from(gram)] += regularization
-    with threadpool_limits(1):
+    with one_thread():
         factor, _ = lapack.dpotrf(gram.T, lower=0, overwrite_a=1)
         inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
     inverse = np.triu(inverse) + np.triu(inverse, 1).T

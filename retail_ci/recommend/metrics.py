@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
 from ..core.errors import DataError
+from ..core.runs import one_thread
 
 # %% auto #0
 __all__ = ['METRICS', 'SHOWN', 'DECIMALS', 'find_hits', 'ndcg', 'per_customer', 'coverage', 'per_list', 'bootstrap_means',
@@ -266,7 +266,7 @@ def bootstrap_means(values: np.ndarray, resamples: int = 1000, seed: int = 42) -
         size = min(step, resamples - start)
         places = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
         draws = np.bincount(places.ravel(), minlength=size * n).reshape(size, n)
-        with threadpool_limits(1):
+        with one_thread():
             parts.append(
                 draws.astype(np.float64) @ values / n
             )  # one thread: the same sum on every run

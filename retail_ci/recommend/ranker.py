@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy.special import expit
-from threadpoolctl import threadpool_limits
 
 from ..core.config import RecommenderConfig
 from ..core.formats import count, number
+from ..core.runs import one_thread
 from ..customers.forecasts import TREES, load_lightgbm
 from .base import Recommender
 from retail_ci.recommend.candidates import (
@@ -66,7 +66,7 @@ def _fit_logistic(
     scale = numbers.std(axis=0, dtype=np.float64).round(6)
     scale[scale == 0] = 1
     model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-11)
-    with threadpool_limits(1):
+    with one_thread():
         model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened, counts)
     weights = model.coef_[0].round(4) / scale
     return float((model.intercept_[0] - (weights * middle).sum()).round(5)), weights
@@ -114,7 +114,7 @@ class Scorer:
             return np.zeros(0)
         odds = _read_trees(self.trees).predict(pairs, raw_score=True, num_threads=1)
         if len(self.weights):
-            with threadpool_limits(1):
+            with one_thread():
                 odds = (odds + self.offset + pairs.astype(np.float64) @ self.weights) / 2
         return odds.round(4)
 
