@@ -100,9 +100,9 @@ def traces(folder: Path, ids: list[str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
-    """A log, products and customers, as of the small config."""
+    """A log, products and customers, as of a config that is smaller than the small one."""
     folder = tmp_path_factory.mktemp("sources")
-    size = SyntheticConfig(lines=8000, customers=500, products=120)
+    size = SyntheticConfig(lines=4000, customers=300, products=60)
     generate(Config(synthetic=size), folder, format="csv")
     return folder
 

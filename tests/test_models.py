@@ -266,7 +266,10 @@ def added(tmp_path_factory) -> tuple[Project, dict[str, str]]:
         shutil.copy(ROOT / "nbs" / f"{name}.ipynb", project.root / "nbs")
         leave_examples_out(project.root / f"nbs/{name}.ipynb")
     (project.root / "configs/small.yaml").write_text(
-        (ROOT / "configs/small.yaml").read_text()
+        (ROOT / "configs/small.yaml")
+        .read_text()
+        .replace("lines: 8000", "lines: 4000")
+        .replace("k_max: 7", "k_max: 5\n  draws: 2")
         + "recommender: {cuts: 1, production: by_name}\n"
         + "mlflow: {enabled: false}\nserving: {promote_first: false}\n"
     )

@@ -882,7 +882,9 @@ def test_what_is_tuned_is_measured_published_and_served(tmp_path):
     project = checkout(tmp_path / "project", *pages)
     config = project.root / "configs/small.yaml"
     config.write_text(
-        config.read_text().replace("lines: 8000", "lines: 5000")
+        config.read_text()
+        .replace("lines: 8000", "lines: 5000")
+        .replace("k_max: 7", "k_max: 5\n  draws: 2")
         + "recommender: {cuts: 1, parameters: {ranker: {neighbours: 60, items: 40}}}\n"
         + "serving: {promote_first: false}\n"
     )

@@ -276,12 +276,12 @@ def test_make_installs_the_project_after_nbdev(target):
 
 
 def test_it_runs_in_an_empty_folder(installed, tmp_path):
-    done = call(installed, tmp_path, "run", "--config", "small", "--to", "00g")
+    done = call(installed, tmp_path, "run", "--config", "small", "--to", "00e")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/small/to-00g/data/raw/transactions.csv").is_file() and [
+    assert (tmp_path / "runs/small/to-00e/data/raw/transactions.csv").is_file() and [
         p.name for p in tmp_path.iterdir()
     ] == ["runs"]
-    assert '"commit": null' in (tmp_path / "runs/small/to-00g/manifest.json").read_text()
+    assert '"commit": null' in (tmp_path / "runs/small/to-00e/manifest.json").read_text()
 
 
 def test_a_config_of_the_folder_goes_before_one_that_came_along(installed, tmp_path):

@@ -74,9 +74,10 @@ def _read_log(transactions: Any, columns: Mapping[str, str] | None = None) -> pd
     if not len(log):
         refuse("the transactions", "lines with a customer", "none", "name the customer's column")
     back = log["is_return"] if "is_return" in log else log["revenue"] < 0
-    receipt = log["date"].dt.strftime("%Y%m%d")
-    if "transaction_id" in log:
-        receipt = log["transaction_id"].fillna(receipt)
+    receipt = log.get("transaction_id")
+    if receipt is None or receipt.isna().any():  # then a day's lines are one receipt
+        days = log["date"].dt.strftime("%Y%m%d")
+        receipt = days if receipt is None else receipt.fillna(days)
     product = log["product_id"].fillna("") if "product_id" in log else ""
     quantity = log.get("quantity", np.nan)
     lines = log[["customer_id", "date", "revenue"]].assign(
