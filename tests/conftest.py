@@ -5,6 +5,7 @@ command line there.
 import ast
 import contextlib
 import fcntl
+import functools
 import gc
 import io
 import json
@@ -25,6 +26,7 @@ import pytest
 from hypothesis.internal.conjecture import providers
 
 from retail_ci.cli import app
+from retail_ci.pipeline import kernels
 
 # A grammar of web addresses, which takes a second to build in every process of pytest and which no
 # notebook needs; nbformat does without.
@@ -186,6 +188,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+@functools.cache
+def server_for_all() -> kernels.Server:
+    """The server of this process: what the first run needs would be all that it has ready."""
+    return kernels.Server(kernels._ALWAYS + kernels._HEAVY + kernels._FITTED)
+
+
 @dataclass
 class Project:
     """A folder with configs/ and nbs/."""
@@ -237,6 +245,8 @@ class Project:
         """Call the command line within this process: its server of forked processes is used again,
         which is quicker.
         """
+        if "run" in words[:1]:
+            server_for_all()
         out = io.StringIO()
         err = io.StringIO()
         before = os.getcwd()

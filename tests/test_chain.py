@@ -241,7 +241,8 @@ def test_what_is_loaded_for_all_notebooks_needs_no_library_of_the_system(tmp_pat
             sys.executable,
             "-c",
             "import importlib; from retail_ci.pipeline import kernels\n"
-            "for name in kernels._ALWAYS + kernels._HEAVY: importlib.import_module(name)",
+            "names = kernels._ALWAYS + kernels._HEAVY + kernels._FITTED\n"
+            "for name in names: importlib.import_module(name)",
         ],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,

@@ -271,7 +271,6 @@ _HEAVY = [
     "pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
-    "scipy.sparse",
     "matplotlib.pyplot",
     "matplotlib.backends.backend_agg",
     "babel.dates",
@@ -279,16 +278,21 @@ _HEAVY = [
     "ibis",
     "duckdb",
     "ibis.backends.duckdb",
+    "pytest",
+    "retail_ci.data.cleaning",
+]
+_FITTED = [
+    "scipy.sparse",
     "sklearn.cluster",
     "sklearn.metrics",
-    "pytest",
     "retail_ci.customers.features",
     "retail_ci.evaluate.offline",
 ]
 
 
 def _preload(notebooks: list[Path]) -> list[str]:
-    """What to have ready: the heavy libraries only where a notebook uses the package.
+    """What to have ready: the heavy libraries only where a notebook uses the package, and those
+    that fit models only where one goes beyond the data.
 
     Parameters
     ----------
@@ -300,9 +304,9 @@ def _preload(notebooks: list[Path]) -> list[str]:
     list[str]
         Modules that the server imports once.
     """
-    return _ALWAYS + _HEAVY * any(
-        re.search(r"\bretail_ci\.(?!core\b)\w", code(p)) for p in notebooks
-    )
+    used = set().union(*(re.findall(r"\bretail_ci\.(\w+)", code(p)) for p in notebooks))
+    beyond = used - {"core", "data"}
+    return _ALWAYS + _HEAVY * bool(used - {"core"}) + _FITTED * bool(beyond)
 
 # %% ../../nbs/11a_kernels.ipynb #910a206c
 def end_with_parent(kernel: int, *folders: Path) -> None:
