@@ -64,6 +64,7 @@ from retail_ci.data.engines import (
     close,
     connect_duckdb,
     copies,
+    count_rows,
     engine,
     exact_sum,
     fetch,
@@ -786,12 +787,12 @@ def _apply_contract(
     how = {"tolerance": settings.tolerance, "rules": (*KEPT,), "unbroken": unbroken(evidence)}
     marked = carry_out(con, "flagged", _flagged, lines, evidence.baskets, **how)
     rows = [rows for _, rows in parts or [("", -1)]]
-    rows_in = sum(rows) if min(rows) >= 0 else int(transactions.count().execute())
+    rows_in = sum(rows) if min(rows) >= 0 else count_rows(raw)
     number = evidence.seen["baskets"].get("all")
     facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
     facts |= _parts_found(lines, transactions, settings)
     _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
-    lacking = _lacking(lines, transactions, settings, facts["kept"])
+    lacking = _lacking(lines, raw, settings, facts["kept"])
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
     return Prepared(
@@ -1732,7 +1733,7 @@ def _check_lines(
         if ours in COLUMNS and not _fits(ours, kind, log.settings):
             expected, advice = _HOLDS.get(ours, ("ids, as text", "convert it with astype(str)"))
             refuse(f"the column {theirs!r} of {what}", expected, f"{kind} values", advice)
-    if not log.table.limit(1).count().execute():
+    if not count_rows(log.table if log.own else log.table.limit(1)):
         refuse(what, "at least one line", "none", "check how the table was made")
 
 # %% ../../nbs/01_cleaning.ipynb #845ac509

@@ -18,7 +18,15 @@ from ibis import _
 from ..core.config import DataConfig
 from ..core.formats import count, counted, decimal, share
 from .contract import is_rounded
-from .engines import carry_out, copies, exact_sum, fetch, materialize, to_pandas
+from retail_ci.data.engines import (
+    carry_out,
+    copies,
+    count_rows,
+    exact_sum,
+    fetch,
+    materialize,
+    to_pandas,
+)
 
 # %% auto #0
 __all__ = ['FLAGS', 'covered_span', 'Evidence', 'by_basket', 'by_product', 'by_hour', 'unbroken', 'Finding', 'Flag', 'repeated',
@@ -467,7 +475,7 @@ def _find_long(e: Evidence) -> Finding | None:
         return None
     long = e.baskets.filter(e.baskets["long"])
     lines, revenue = _lines_with(e, {"baskets": long})
-    numbers = int(long.count().execute())
+    numbers = count_rows(long)
     days = e.kept.filter(e.kept["quantity"] > 0).semi_join(long, "transaction_id")
     visits = int(days.select("transaction_id", "day").distinct().count().execute())
     change = (
@@ -615,9 +623,9 @@ def _meeting(e: Evidence) -> dict[str, dict[str, int]]:
         asked["both"] = _how_many(sold & people["_listed"])
         found["customers"] = people.aggregate(**asked)
     if "products" in e.tables and e.products is not None and e.listed is not None:
-        both = e.products.semi_join(e.listed, "product_id").count()
-        sides = {"log": e.products.count(), "listed": e.listed.count(), "both": both}
-        found["products"] = {side: int(n.execute()) for side, n in sides.items()}
+        both = e.products.semi_join(e.listed, "product_id")
+        sides = {"log": count_rows(e.products), "listed": count_rows(e.listed)}
+        found["products"] = sides | {"both": count_rows(both)}
     return {
         table: sides
         if isinstance(sides, dict)
@@ -757,7 +765,7 @@ def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
     numbered = ["transaction_id"] if "_own_basket" in lines.columns else []
     same = (*numbered, *(c for c in _HOUSE if c in lines.columns))
     found = carry_out(con, "repeated", _equal_in_house, lines, same=same)
-    if numbered or not found.count().execute():
+    if numbered or not count_rows(found):
         return found
     return materialize(con, _equal_in_source(found, raw), "repeated_in_source")
 
@@ -790,7 +798,7 @@ def _days_of(lines: ibis.Table) -> tuple[str, ...]:
 
 def _find_near_copies(e: Evidence) -> Finding | None:
     """Baskets that are there twice, equal but for columns that do not count."""
-    if e.repeated is None or e.baskets is None or not e.repeated.count().execute():
+    if e.repeated is None or e.baskets is None or not count_rows(e.repeated):
         return None
     same = [c for c in e.repeated.columns if c not in ("row", "day")]
     groups = e.repeated.group_by(same).aggregate(extra=_.count())
