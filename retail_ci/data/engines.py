@@ -1800,6 +1800,7 @@ def _written_once(
     how: Mapping[str, Any],
 ) -> tuple[str, ibis.Schema]:
     """The SQL of what a function makes of tables, and the columns that it gives."""
+    how = {name: _asked(value) for name, value in how.items()}
     there = [table if table is None else named(con, table) for table in tables]
     columns = [table if table is None else tuple(table.schema().items()) for table in there]
     key = (build, *columns, *((name, _way(value)) for name, value in how.items()))
@@ -1844,6 +1845,24 @@ def _full_name(table: Any) -> str:
     """Catalog, schema and name of a table, as SQL has them."""
     place = table.namespace
     return ".".join(map(_quoted, filter(None, (place.catalog, place.database, table.name))))
+
+
+# How a file is laid out, what an engine may use, and how much may be lost say nothing about a
+# statement, and are left out: what it is made of does not see them.
+_BESIDE_THE_STATEMENT = {
+    name: getattr(DataConfig(), name)
+    for name in (
+        *("delimiter", "header", "skip_rows", "quote", "encoding", "keys"),
+        *("memory", "threads", "spill", "spark", "max_rejected", "max_collapsed"),
+    )
+}
+
+
+def _asked(value: Any) -> Any:
+    """An argument as a statement is made of it."""
+    if not isinstance(value, DataConfig):
+        return value
+    return dataclasses.replace(value, **_BESIDE_THE_STATEMENT)
 
 
 def _way(value: Any) -> Any:

@@ -618,20 +618,26 @@ def _meeting(e: Evidence) -> dict[str, dict[str, int]]:
     """For each table beside the log: how many ids are in the log, listed, and both."""
     found = {}
     if "customers" in e.tables:
-        people, sold = e.customers, e.customers["_lines"].notnull()
-        asked = {"log": _how_many(sold), "listed": _how_many(people["_listed"])}
-        asked["both"] = _how_many(sold & people["_listed"])
-        found["customers"] = people.aggregate(**asked)
+        sides = fetch(_customers_met, e.customers).iloc[0]
+        found["customers"] = {side: int(n) for side, n in sides.items()}
     if "products" in e.tables and e.products is not None and e.listed is not None:
-        both = e.products.semi_join(e.listed, "product_id")
-        sides = {"log": count_rows(e.products), "listed": count_rows(e.listed)}
-        found["products"] = sides | {"both": count_rows(both)}
-    return {
-        table: sides
-        if isinstance(sides, dict)
-        else {side: int(n) for side, n in to_pandas(sides).iloc[0].items()}
-        for table, sides in found.items()
-    }
+        both = int(fetch(_products_met, e.products, e.listed)["both"].iloc[0])
+        counts = {"log": count_rows(e.products), "listed": count_rows(e.listed), "both": both}
+        found["products"] = counts
+    return found
+
+
+def _customers_met(people: ibis.Table) -> ibis.Table:
+    """How many customers are in the log, listed, and both."""
+    sold, listed = people["_lines"].notnull(), people["_listed"]
+    sides = {"log": sold, "listed": listed, "both": sold & listed}
+    return people.aggregate(**{side: _how_many(there) for side, there in sides.items()})
+
+
+def _products_met(products: ibis.Table, listed: ibis.Table) -> ibis.Table:
+    """How many products of the log are listed."""
+    both = products.semi_join(listed, "product_id")
+    return both.aggregate(both=both.count())
 
 
 def _find_no_customers_met(e: Evidence) -> Finding | None:
@@ -681,11 +687,32 @@ def _bare(value: str) -> str:
     return text.lstrip("0") or "0"
 
 
+def _counted_rows(*tables: ibis.Table, of: Callable[..., ibis.Table]) -> ibis.Table:
+    """How many rows a function makes of tables."""
+    found = of(*tables)
+    return found.aggregate(n=found.count())
+
+
+def _any(of: Callable[..., ibis.Table], *tables: ibis.Table) -> bool:
+    """Whether a function of this module makes any row of tables."""
+    return bool(fetch(_counted_rows, *tables, of=of)["n"].iloc[0])
+
+
+def _contradictory_customers(people: ibis.Table) -> ibis.Table:
+    """The customers whose rows in their table differ."""
+    return people.filter(people["_contradictory"])
+
+
+def _contradictory_products(products: ibis.Table, listed: ibis.Table) -> ibis.Table:
+    """The products of the log that are described in several ways."""
+    return products.semi_join(listed.filter(listed["_contradictory"]), "product_id")
+
+
 def _find_contradictory_customers(e: Evidence) -> Finding | None:
     """Customers whose rows in the table differ."""
-    odd = e.customers.filter(e.customers["_contradictory"])
-    if "customers" not in e.tables or not odd.count().execute():
+    if "customers" not in e.tables or not _any(_contradictory_customers, e.customers):
         return None
+    odd = _contradictory_customers(e.customers)
     lines, revenue = _sums(odd, "_lines", "_revenue")
     examples = _first(odd, "customer_id")
     change = "Attributes that differ count as neither yes nor no, so they allow no contact."
@@ -696,9 +723,9 @@ def _find_contradictory_products(e: Evidence) -> Finding | None:
     """Products that are described in several ways."""
     if e.products is None or e.listed is None:
         return None
-    odd = e.products.semi_join(e.listed.filter(e.listed["_contradictory"]), "product_id")
-    if not odd.count().execute():
+    if not _any(_contradictory_products, e.products, e.listed):
         return None
+    odd = _contradictory_products(e.products, e.listed)
     lines, revenue = _sums(odd)
     change = "The first description is used; with another, names and categories would change."
     return Finding(lines, revenue, change, _first(odd, "product_id"), matters=False)
