@@ -1859,10 +1859,13 @@ _BESIDE_THE_STATEMENT = {
 
 
 def _asked(value: Any) -> Any:
-    """An argument as a statement is made of it."""
+    """An argument as a statement is made of it: columns that are named in another order are the
+    same.
+    """
     if not isinstance(value, DataConfig):
         return value
-    return dataclasses.replace(value, **_BESIDE_THE_STATEMENT)
+    columns = dict(sorted(value.columns.items()))
+    return dataclasses.replace(value, **_BESIDE_THE_STATEMENT, columns=columns)
 
 
 def _way(value: Any) -> Any:
