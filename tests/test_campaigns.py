@@ -58,19 +58,46 @@ def lists_of(segment: str = "A") -> pd.DataFrame:
     return pd.DataFrame({"customer_id": PEOPLE, "segment": segment, "group": "send"})
 
 
-def test_a_draw_that_is_killed_leaves_the_whole_wave_or_none(tmp_path):
+# For each folder that it is told, a process that draws a wave there; it is killed from outside.
+DRAW_TO_BE_KILLED = """
+import os, sys, pandas as pd
+from retail_ci.export.ledger import draw_wave
+people = [f"c{i:05d}" for i in range(20_000)]
+lists = pd.DataFrame({"customer_id": people, "segment": "A", "group": "send"})
+for folder in map(str.strip, sys.stdin):
+    child = os.fork()
+    if not child:
+        print(os.getpid(), flush=True)
+        draw_wave(lists, "w", folder, day="2026-03-01", random_state=42)
+        os._exit(0)
+    sys.stdin.readline()
+    os.waitpid(child, 0)
+    print("gone", flush=True)
+"""
+
+
+@pytest.fixture
+def draws():
+    """Its conversation: one start of Python for all kills."""
+    words = [sys.executable, "-c", DRAW_TO_BE_KILLED]
+    with subprocess.Popen(words, stdin=-1, stdout=-1, text=True, bufsize=1) as process:
+        yield process
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_a_draw_that_is_killed_leaves_the_whole_wave_or_none(tmp_path, draws):
     """Eight kills, later and later; what is there afterwards is the wave, to the last customer."""
     whole = draw_wave(lists_of(), "w", tmp_path / "calm", day="2026-03-01", random_state=42).table
     seen = set()
     for turn in range(8):
         ledger = tmp_path / f"ledger{turn}"
-        words = [sys.executable, "-c", DRAW, str(ledger), "w", "42"]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "ready\n"
+        draws.stdin.write(f"{ledger}\n")
+        child = int(draws.stdout.readline())
         time.sleep(0.04 * turn)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        os.kill(child, signal.SIGKILL)
+        draws.stdin.write("\n")
+        assert draws.stdout.readline() == "gone\n"
         left = [p.name for p in ledger.glob("*.parquet")] if ledger.exists() else []
         seen.add(bool(left))
         assert left in ([], ["w.parquet"])

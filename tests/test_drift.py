@@ -4,6 +4,7 @@ new months of every kind.
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,18 +140,30 @@ class Shop:
         return done, json.loads(file.read_text()) if file.exists() else None
 
 
-@pytest.fixture
-def shop(tmp_path) -> Shop:
-    project = Project(tmp_path)
+BORDER = START + pd.Timedelta(days=196)
+FIRST_RUN = "20250722T000000Z-aaaa"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The shop's project, from which each test has a copy of its own."""
+    root = tmp_path_factory.mktemp("made")
     log = sales()
     for folder in ("nbs", "configs", "runs/shop"):
-        (tmp_path / folder).mkdir(parents=True)
-    project.config("data: {transactions: sales.csv}\n", "shop")
-    border = START + pd.Timedelta(days=196)
-    log[log.date < border].to_csv(tmp_path / "sales.csv", index=False)
-    run = finished(tmp_path / "runs/shop", "20250722T000000Z-aaaa", log[log.date < border], "first")
+        (root / folder).mkdir(parents=True)
+    Project(root).config("data: {transactions: sales.csv}\n", "shop")
+    log[log.date < BORDER].to_csv(root / "sales.csv", index=False)
+    run = finished(root / "runs/shop", FIRST_RUN, log[log.date < BORDER], "first")
     promoted(run, "v1")
-    return Shop(project, run, log[log.date >= border])
+    return root
+
+
+@pytest.fixture
+def shop(made, tmp_path) -> Shop:
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    run = Run(Config(name="shop"), tmp_path / "runs/shop" / FIRST_RUN)
+    log = sales()
+    return Shop(Project(tmp_path), run, log[log.date >= BORDER])
 
 
 def changed(facts: dict) -> set[str]:
@@ -308,7 +321,7 @@ def test_the_month_is_held_against_the_run_of_the_model_that_answers(shop):
     ] == "2025-07-21"
     promoted(later, "v2")
     assert champion_run(Config(name="shop"), shop.project.root)[0].path == later.path
-    (home / "20250722T000000Z-aaaa/manifest.json").unlink()
+    (home / f"{FIRST_RUN}/manifest.json").unlink()
     activate(home / "serving", "v1")
     run, version, note = champion_run(Config(name="shop"), shop.project.root)
     assert run.path == later.path and version == "v1" and "is no longer there" in note

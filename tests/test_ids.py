@@ -410,18 +410,29 @@ def read(table: ibis.Table, settings: DataConfig) -> list:
     return to_pandas(typed(log, settings).select("row", "date")).sort_values("row")["date"].tolist()
 
 
-@pytest.mark.parametrize("zone", ZONES)
-def test_text_with_an_offset_is_the_shops_own_time(lay, zone):
-    times = instants(zone)
-    away = datetime.timezone(datetime.timedelta(hours=5, minutes=30))
+AWAY = datetime.timedelta(hours=5, minutes=30)
+
+
+def with_offsets(times: list[datetime.datetime]) -> pd.DataFrame:
+    """Instants as UTC, as a clock five and a half hours ahead has them, and without an offset."""
+    away = datetime.timezone(AWAY)
     texts = [t.isoformat() + "Z" for t in times]
     texts += [t.replace(tzinfo=datetime.UTC).astimezone(away).isoformat(" ") for t in times]
     texts += [t.isoformat() for t in times]  # without an offset it is the shop's already
+    return pd.DataFrame({"n": range(len(texts)), "date": texts})
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_text_with_an_offset_is_the_shops_own_time(lay, zone):
+    times = instants(zone)
     wanted = [on_the_wall(t, zone) for t in times] * 2 + times
-    table = lay(pd.DataFrame({"n": range(len(texts)), "date": texts}), TYPES)
-    assert read(table, DataConfig(timezone=zone)) == wanted
-    plain = [t + datetime.timedelta(hours=5, minutes=30) for t in times]
-    assert read(table, DataConfig()) == [*times, *plain, *times]
+    assert read(lay(with_offsets(times), TYPES), DataConfig(timezone=zone)) == wanted
+
+
+def test_without_a_zone_text_with_an_offset_is_what_the_clock_showed(lay):
+    times = instants(ZONES[0])
+    table = lay(with_offsets(times), TYPES)
+    assert read(table, DataConfig()) == [*times, *(t + AWAY for t in times), *times]
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ from retail_ci.core.errors import (
 from ..core.formats import amount, count, decimal, share
 from ..core.show import ACCENT, INK, SECOND, count_bins, pyplot, use_style
 from ..data.contract import COLUMNS
-from ..data.engines import different, exact_sum, to_pandas
+from ..data.engines import different, exact_sum, fetch, to_pandas
 from ..data.frames import day_after
 
 # %% auto #0
-__all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'epoch_day', 'days',
-           'score', 'check_cut_points', 'learn_cuts', 'add_scores', 'customer_features']
+__all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'fetch_features',
+           'epoch_day', 'days', 'score', 'check_cut_points', 'learn_cuts', 'add_scores', 'customer_features']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
 def reference_date(transactions: ibis.Table) -> pd.Timestamp:
@@ -334,6 +334,58 @@ def rfm_features(
     )
     found = joined.select("customer_id", **_columns(told))
     return found.mutate(short_history=_.tenure < window_days).order_by("customer_id")
+
+
+def _features_at(
+    transactions: ibis.Table,
+    products: ibis.Table | None,
+    day: pd.Timestamp,
+    window_days: int,
+    features: tuple[Feature, ...],
+    names: tuple[str, ...],
+    bought: bool,
+) -> ibis.Table:
+    """What `fetch_features` fetches; `features` are the rows that `rfm_features` goes by."""
+    table = rfm_features(transactions, day, window_days, products)
+    wanted = {f.name for f in features} & {*(names or table.columns)}
+    found = table.filter(table.frequency > 0) if bought else table
+    columns = [c for c in table.columns if c in wanted]
+    return found.select("customer_id", *columns, "short_history").order_by("customer_id")
+
+
+def fetch_features(
+    transactions: ibis.Table,
+    reference_date: pd.Timestamp,
+    window_days: int = 365,
+    products: ibis.Table | None = None,
+    names: Sequence[str] = (),
+    bought: bool = False,
+) -> pd.DataFrame:
+    """`rfm_features` as a frame; on DuckDB its SQL is written once for a day.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, as 01 writes them.
+    reference_date : pd.Timestamp
+        Midnight of the day from which to look back.
+    window_days : int, default 365
+        The look-back, in days.
+    products : ibis.Table | None, default None
+        product_id and category.
+    names : Sequence[str], default ()
+        Which of `FEATURES`; all if left out.
+    bought : bool, default False
+        Whether only customers with a purchase in the look-back are wanted.
+
+    Returns
+    -------
+    pd.DataFrame
+        customer_id, these features and short_history, by customer_id.
+    """
+    how = {"features": (*FEATURES.values(),), "names": (*names,), "bought": bought}
+    day = pd.Timestamp(reference_date)
+    return fetch(_features_at, transactions, products, day=day, window_days=window_days, **how)
 
 
 def epoch_day(date: pd.Timestamp) -> int:
@@ -936,7 +988,7 @@ def customer_features(
         listed = ibis.memtable(one_row_each(table, "the products", "product_id"))
     with open_log(transactions, columns) as lines:
         day = asked or reference_date(lines)
-        features = to_pandas(rfm_features(lines, day, window_days, listed))
+        features = fetch_features(lines, day, window_days, listed)
     if not len(features):
         found = f"none before {day:%Y-%m-%d}"
         refuse("the transactions", "a purchase of a known customer", found, "check customer_id")

@@ -21,8 +21,8 @@ from ..core.show import SEGMENTS, pyplot, use_style
 from retail_ci.customers.features import (
     add_scores,
     epoch_day,
+    fetch_features,
     learn_cuts,
-    rfm_features,
 )
 from .segmentation import CustomerSegmentation, border_margins
 from ..data.cleaning import open_log
@@ -129,17 +129,12 @@ def take_snapshots(
     pd.DataFrame
         month_end and `SNAPSHOT`, a row per month end and customer with a purchase in the look-back.
     """
-
-    def one(day: pd.Timestamp) -> pd.DataFrame:
-        return (
-            rfm_features(transactions, day, window_days)
-            .select(*SNAPSHOT)
-            .filter(_.frequency > 0)
-            .order_by("customer_id")
-            .execute()
+    parts = [
+        fetch_features(transactions, day, window_days, names=SNAPSHOT, bought=True).assign(
+            month_end=day - pd.Timedelta(days=1)
         )
-
-    parts = [one(day).assign(month_end=day - pd.Timedelta(days=1)) for day in references]
+        for day in references
+    ]
     return pd.concat(parts, ignore_index=True)[["month_end", *SNAPSHOT]]
 
 # %% ../../nbs/03d_migration.ipynb #007fac13

@@ -59,11 +59,13 @@ from retail_ci.data.contract import (
 )
 from .currencies import look_at_currencies
 from retail_ci.data.engines import (
+    called,
     carry_out,
     check_date_format,
     close,
     connect_duckdb,
     copies,
+    count_rows,
     engine,
     exact_sum,
     fetch,
@@ -237,7 +239,7 @@ def _odd_ids(raw: ibis.Table, settings: DataConfig) -> dict[str, dict[str, int]]
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
     names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
-    return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
+    return called(raw, **{c: names[c] for c in ID_COLUMNS if c in names})
 
 
 def _whole_file(
@@ -559,6 +561,14 @@ def _complete_customers(
         given, `_contradictory`, `_lines` and `_revenue` (missing for who has none), and with a
         customers table `_listed`.
     """
+    if raw is None:
+        bought = _buyers(transactions, rule)
+        return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
+    return _with_those_on_file(transactions, _read_customers(raw, settings or DataConfig()), rule)
+
+
+def _buyers(transactions: ibis.Table, rule: Rule | None = None) -> ibis.Table:
+    """Every customer who bought: id, first purchase, counter_like, lines and revenue."""
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
         first_purchase=known.date.min(where=known.quantity > 0),
@@ -569,14 +579,18 @@ def _complete_customers(
     )
     if engine(bought) == "spark":
         bought = materialize(bought.get_backend(), bought, "bought")
-    bought = (
+    return (
         counter_like(bought, rule)
         .drop("baskets", "spent")
         .relocate("_lines", "_revenue", after="counter_like")
     )
-    if raw is None:
-        return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
-    joined = bought.outer_join(_read_customers(raw, settings or DataConfig()), "customer_id")
+
+
+def _with_those_on_file(
+    transactions: ibis.Table, on_file: ibis.Table, rule: Rule | None = None
+) -> ibis.Table:
+    """Every customer who bought or is on file; `on_file` is from `_read_customers`."""
+    joined = _buyers(transactions, rule).outer_join(on_file, "customer_id")
     return (
         joined.mutate(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
@@ -625,19 +639,40 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
             *_BESIDE,
         )
     ]
-    table = raw.select(
-        "row",
-        customer_id=as_id(raw[names["customer_id"]], settings.missing),
-        **{c: raw[c] for c in other},
-    )
-    known = table.filter(table.customer_id.notnull())
-    ids = known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
-    first = known.semi_join(ids, "row").drop("row")
-    if not ids.filter(ids.lines > 1).count().execute():
-        return first.mutate(_contradictory=ibis.literal(False))
-    return _merge_duplicates(
-        first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other
-    )
+    con = raw.get_backend()
+    how = {"theirs": names["customer_id"], "missing": (*settings.missing,)}
+    known = view(con, _known_customers, raw, other=(*other,), **how)
+    if not fetch(_listed_again, known)["n"].iloc[0]:
+        return view(con, _listed_once, known)
+    ids = _ids_on_file(known)
+    again = known.semi_join(ids.filter(ids.lines > 1), "customer_id")
+    return _merge_duplicates(known.semi_join(ids, "row").drop("row"), again, other)
+
+
+def _known_customers(
+    raw: ibis.Table, theirs: str, other: tuple[str, ...], missing: tuple[str, ...]
+) -> ibis.Table:
+    """The rows of a customers table that have an id, with their attributes."""
+    customer = as_id(raw[theirs], [*missing])
+    table = raw.select("row", customer_id=customer, **{c: raw[c] for c in other})
+    return table.filter(table.customer_id.notnull())
+
+
+def _ids_on_file(known: ibis.Table) -> ibis.Table:
+    """Each customer on file, with the first of their rows and how many there are."""
+    return known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
+
+
+def _listed_again(known: ibis.Table) -> ibis.Table:
+    """How many customers have several rows on file."""
+    ids = _ids_on_file(known)
+    return ids.filter(ids.lines > 1).aggregate(n=_.count())
+
+
+def _listed_once(known: ibis.Table) -> ibis.Table:
+    """The customers on file, where each has one row."""
+    first = known.semi_join(_ids_on_file(known), "row").drop("row")
+    return first.mutate(_contradictory=ibis.literal(False))
 
 
 def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
@@ -786,12 +821,12 @@ def _apply_contract(
     how = {"tolerance": settings.tolerance, "rules": (*KEPT,), "unbroken": unbroken(evidence)}
     marked = carry_out(con, "flagged", _flagged, lines, evidence.baskets, **how)
     rows = [rows for _, rows in parts or [("", -1)]]
-    rows_in = sum(rows) if min(rows) >= 0 else int(transactions.count().execute())
+    rows_in = sum(rows) if min(rows) >= 0 else count_rows(raw)
     number = evidence.seen["baskets"].get("all")
     facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
     facts |= _parts_found(lines, transactions, settings)
     _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
-    lacking = _lacking(lines, transactions, settings, facts["kept"])
+    lacking = _lacking(lines, raw, settings, facts["kept"])
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
     return Prepared(
@@ -837,7 +872,8 @@ def _people_in_all(
     """Customers who bought and customers on file, carried out."""
     if customers is None:
         return carry_out(con, "customers", _complete_customers, lines, rule=CUSTOMERS[0])
-    return materialize(con, _complete_customers(lines, customers, settings), "customers")
+    on_file = _read_customers(customers, settings)
+    return carry_out(con, "customers", _with_those_on_file, lines, on_file, rule=CUSTOMERS[0])
 
 
 def _flagged(
@@ -918,6 +954,18 @@ def _misdated(seen: pd.DataFrame, found: dict, settings: DataConfig) -> pd.DataF
     return seen[late | (early & (seen["day"] >= pd.Timestamp(settings.earliest)))]
 
 
+def _count_blank_rows(
+    raw: ibis.Table, theirs: str, said: tuple[str, ...], missing: tuple[str, ...]
+) -> ibis.Table:
+    """How many rows of a table have no id, and how many nothing but one."""
+    blank = {c: as_text(raw[c], [*missing]).isnull() for c in (theirs, *said)}
+    empty = ibis.and_(~blank[theirs], *(blank[c] for c in said))
+    return raw.aggregate(
+        nameless=blank[theirs].cast("int32").sum().fill_null(0),
+        empty=(empty if said else ibis.literal(False)).cast("int32").sum().fill_null(0),
+    )
+
+
 def _blank_rows(settings: DataConfig, **tables: ibis.Table | None) -> dict[str, tuple[int, int]]:
     """For each table, how many rows have no id, and how many nothing but one."""
     found = {}
@@ -928,13 +976,8 @@ def _blank_rows(settings: DataConfig, **tables: ibis.Table | None) -> dict[str, 
         if raw is None or theirs not in raw.columns:
             continue
         said = [c for c in raw.columns if c not in ("row", "damaged", theirs)]
-        blank = {c: as_text(raw[c], settings.missing).isnull() for c in (theirs, *said)}
-        empty = ibis.and_(~blank[theirs], *(blank[c] for c in said))
-        counts = raw.aggregate(
-            nameless=blank[theirs].cast("int32").sum().fill_null(0),
-            empty=(empty if said else ibis.literal(False)).cast("int32").sum().fill_null(0),
-        )
-        one = to_pandas(counts).iloc[0]
+        how = {"theirs": theirs, "said": (*said,), "missing": (*settings.missing,)}
+        one = fetch(_count_blank_rows, raw, **how).iloc[0]
         found[name] = (int(one["nameless"] or 0), int(one["empty"] or 0))
     return found
 
@@ -1732,7 +1775,7 @@ def _check_lines(
         if ours in COLUMNS and not _fits(ours, kind, log.settings):
             expected, advice = _HOLDS.get(ours, ("ids, as text", "convert it with astype(str)"))
             refuse(f"the column {theirs!r} of {what}", expected, f"{kind} values", advice)
-    if not log.table.limit(1).count().execute():
+    if not count_rows(log.table if log.own else log.table.limit(1)):
         refuse(what, "at least one line", "none", "check how the table was made")
 
 # %% ../../nbs/01_cleaning.ipynb #845ac509

@@ -25,6 +25,7 @@ from retail_ci.data.engines import (
     date_parts,
     engine,
     fence,
+    fetch,
     finite,
     id_text,
     matched_date,
@@ -1604,10 +1605,24 @@ def _count_ids(
     wanted: Callable[[ir.StringValue], ir.BooleanValue],
 ) -> dict[str, int]:
     """Id column: how many of its ids are of a kind, where any are."""
-    there = [c for c in columns if c in lines.columns]
-    hits = lines.select(**{c: wanted(trimmed(id_text(lines[c]))).cast("int32") for c in there})
-    found = hits.aggregate(**{c: hits[c].sum().fill_null(0) for c in there}).execute().iloc[0]
+    there = tuple(c for c in columns if c in lines.columns)
+    found = fetch(_ids_of_kind, lines, columns=there, wanted=wanted).iloc[0]
     return {c: int(found[c]) for c in there if found[c]}
+
+
+def _ids_of_kind(
+    lines: ibis.Table,
+    columns: tuple[str, ...],
+    wanted: Callable[[ir.StringValue], ir.BooleanValue],
+) -> ibis.Table:
+    """How many ids of each column are of a kind."""
+    hits = lines.select(**{c: wanted(trimmed(id_text(lines[c]))).cast("int32") for c in columns})
+    return hits.aggregate(**{c: hits[c].sum().fill_null(0) for c in columns})
+
+
+def _in_digits_throughout(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id in scientific notation is read as digits."""
+    return scientific(text) & ~is_rounded(read_ids(text))
 
 
 def scientific_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[str, int]:
@@ -1628,11 +1643,7 @@ def scientific_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> 
     written = _count_ids(lines, columns, scientific)
     if not written:  # nearly always; whether a number is exact takes much longer to tell
         return written
-    return _count_ids(
-        lines,
-        tuple(written),
-        lambda text: scientific(text) & ~is_rounded(read_ids(text)),
-    )
+    return _count_ids(lines, tuple(written), _in_digits_throughout)
 
 
 def believed_span(

@@ -65,7 +65,7 @@ __all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'convert_timezone', '
            'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate',
            'nfc_normalize', 'normalize', 'reflect', 'id_text', 'scientific', 'unread', 'bare_ids', 'read_ids',
            'different', 'copies', 'read_parquet', 'write_table', 'materialize', 'known_parquet', 'carry_out', 'fetch',
-           'view', 'named', 'staging_name', 'staging_index']
+           'count_rows', 'view', 'named', 'called', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -1681,6 +1681,25 @@ def fetch(
     return _answered(con, *_written_once(con, build, (first, *others), how))
 
 
+def count_rows(table: ibis.Table) -> int:
+    """How many rows a table has.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        Any expression; for a table of DuckDB there is no SQL to be written.
+
+    Returns
+    -------
+    int
+        Its rows.
+    """
+    op = table.op()
+    if not isinstance(op, ops.DatabaseTable) or engine(op.source) != "duckdb":
+        return int(table.count().execute())
+    return op.source.raw_sql(f"SELECT count(*) FROM {_full_name(op)}").fetchall()[0][0]
+
+
 def _answered(con: Any, text: str, kinds: ibis.Schema) -> Any:
     """What SQL answers on DuckDB, as Ibis gives what an expression does."""
     import pandas
@@ -1742,7 +1761,32 @@ def named(con: Any, table: ibis.Table) -> ibis.Table:
     return _seen(con, con.compile(table), table.schema())
 
 
-def _seen(con: Any, text: str, kinds: ibis.Schema) -> ibis.Table:
+def called(table: ibis.Table, **names: str) -> ibis.Table:
+    """Some columns of a table, called otherwise.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        A table; one of DuckDB needs a name there, as from `named`.
+    **names : str
+        New name: the column. Under names that do not depend on the source, the SQL of a function is
+        written once for all sources.
+
+    Returns
+    -------
+    ibis.Table
+        These columns; on DuckDB a view.
+    """
+    op = table.op()
+    if not isinstance(op, ops.DatabaseTable) or engine(op.source) != "duckdb":
+        return table.select(**{new: table[old] for new, old in names.items()})
+    kinds = table.schema()
+    columns = (f"{_quoted(old)} AS {_quoted(new)}" for new, old in names.items())
+    text = f"SELECT {', '.join(columns)} FROM {_full_name(op)}"
+    return _seen(op.source, text, {new: kinds[old] for new, old in names.items()})
+
+
+def _seen(con: Any, text: str, kinds: Mapping[str, Any]) -> ibis.Table:
     """A view of DuckDB."""
     name = ibis.util.gen_name("seen")
     con.raw_sql(f"CREATE TEMP VIEW {_quoted(name)} AS {text}")
@@ -1756,6 +1800,7 @@ def _written_once(
     how: Mapping[str, Any],
 ) -> tuple[str, ibis.Schema]:
     """The SQL of what a function makes of tables, and the columns that it gives."""
+    how = {name: _asked(value) for name, value in how.items()}
     there = [table if table is None else named(con, table) for table in tables]
     columns = [table if table is None else tuple(table.schema().items()) for table in there]
     key = (build, *columns, *((name, _way(value)) for name, value in how.items()))
@@ -1800,6 +1845,27 @@ def _full_name(table: Any) -> str:
     """Catalog, schema and name of a table, as SQL has them."""
     place = table.namespace
     return ".".join(map(_quoted, filter(None, (place.catalog, place.database, table.name))))
+
+
+# How a file is laid out, what an engine may use, and how much may be lost say nothing about a
+# statement, and are left out: what it is made of does not see them.
+_BESIDE_THE_STATEMENT = {
+    name: getattr(DataConfig(), name)
+    for name in (
+        *("delimiter", "header", "skip_rows", "quote", "encoding", "keys"),
+        *("memory", "threads", "spill", "spark", "max_rejected", "max_collapsed"),
+    )
+}
+
+
+def _asked(value: Any) -> Any:
+    """An argument as a statement is made of it: columns that are named in another order are the
+    same.
+    """
+    if not isinstance(value, DataConfig):
+        return value
+    columns = dict(sorted(value.columns.items()))
+    return dataclasses.replace(value, **_BESIDE_THE_STATEMENT, columns=columns)
 
 
 def _way(value: Any) -> Any:

@@ -18,7 +18,15 @@ from ibis import _
 from ..core.config import DataConfig
 from ..core.formats import count, counted, decimal, share
 from .contract import is_rounded
-from .engines import carry_out, copies, exact_sum, fetch, materialize, to_pandas
+from retail_ci.data.engines import (
+    carry_out,
+    copies,
+    count_rows,
+    exact_sum,
+    fetch,
+    materialize,
+    to_pandas,
+)
 
 # %% auto #0
 __all__ = ['FLAGS', 'covered_span', 'Evidence', 'by_basket', 'by_product', 'by_hour', 'unbroken', 'Finding', 'Flag', 'repeated',
@@ -467,7 +475,7 @@ def _find_long(e: Evidence) -> Finding | None:
         return None
     long = e.baskets.filter(e.baskets["long"])
     lines, revenue = _lines_with(e, {"baskets": long})
-    numbers = int(long.count().execute())
+    numbers = count_rows(long)
     days = e.kept.filter(e.kept["quantity"] > 0).semi_join(long, "transaction_id")
     visits = int(days.select("transaction_id", "day").distinct().count().execute())
     change = (
@@ -610,20 +618,26 @@ def _meeting(e: Evidence) -> dict[str, dict[str, int]]:
     """For each table beside the log: how many ids are in the log, listed, and both."""
     found = {}
     if "customers" in e.tables:
-        people, sold = e.customers, e.customers["_lines"].notnull()
-        asked = {"log": _how_many(sold), "listed": _how_many(people["_listed"])}
-        asked["both"] = _how_many(sold & people["_listed"])
-        found["customers"] = people.aggregate(**asked)
+        sides = fetch(_customers_met, e.customers).iloc[0]
+        found["customers"] = {side: int(n) for side, n in sides.items()}
     if "products" in e.tables and e.products is not None and e.listed is not None:
-        both = e.products.semi_join(e.listed, "product_id").count()
-        sides = {"log": e.products.count(), "listed": e.listed.count(), "both": both}
-        found["products"] = {side: int(n.execute()) for side, n in sides.items()}
-    return {
-        table: sides
-        if isinstance(sides, dict)
-        else {side: int(n) for side, n in to_pandas(sides).iloc[0].items()}
-        for table, sides in found.items()
-    }
+        both = int(fetch(_products_met, e.products, e.listed)["both"].iloc[0])
+        counts = {"log": count_rows(e.products), "listed": count_rows(e.listed), "both": both}
+        found["products"] = counts
+    return found
+
+
+def _customers_met(people: ibis.Table) -> ibis.Table:
+    """How many customers are in the log, listed, and both."""
+    sold, listed = people["_lines"].notnull(), people["_listed"]
+    sides = {"log": sold, "listed": listed, "both": sold & listed}
+    return people.aggregate(**{side: _how_many(there) for side, there in sides.items()})
+
+
+def _products_met(products: ibis.Table, listed: ibis.Table) -> ibis.Table:
+    """How many products of the log are listed."""
+    both = products.semi_join(listed, "product_id")
+    return both.aggregate(both=both.count())
 
 
 def _find_no_customers_met(e: Evidence) -> Finding | None:
@@ -673,11 +687,32 @@ def _bare(value: str) -> str:
     return text.lstrip("0") or "0"
 
 
+def _counted_rows(*tables: ibis.Table, of: Callable[..., ibis.Table]) -> ibis.Table:
+    """How many rows a function makes of tables."""
+    found = of(*tables)
+    return found.aggregate(n=found.count())
+
+
+def _any(of: Callable[..., ibis.Table], *tables: ibis.Table) -> bool:
+    """Whether a function of this module makes any row of tables."""
+    return bool(fetch(_counted_rows, *tables, of=of)["n"].iloc[0])
+
+
+def _contradictory_customers(people: ibis.Table) -> ibis.Table:
+    """The customers whose rows in their table differ."""
+    return people.filter(people["_contradictory"])
+
+
+def _contradictory_products(products: ibis.Table, listed: ibis.Table) -> ibis.Table:
+    """The products of the log that are described in several ways."""
+    return products.semi_join(listed.filter(listed["_contradictory"]), "product_id")
+
+
 def _find_contradictory_customers(e: Evidence) -> Finding | None:
     """Customers whose rows in the table differ."""
-    odd = e.customers.filter(e.customers["_contradictory"])
-    if "customers" not in e.tables or not odd.count().execute():
+    if "customers" not in e.tables or not _any(_contradictory_customers, e.customers):
         return None
+    odd = _contradictory_customers(e.customers)
     lines, revenue = _sums(odd, "_lines", "_revenue")
     examples = _first(odd, "customer_id")
     change = "Attributes that differ count as neither yes nor no, so they allow no contact."
@@ -688,9 +723,9 @@ def _find_contradictory_products(e: Evidence) -> Finding | None:
     """Products that are described in several ways."""
     if e.products is None or e.listed is None:
         return None
-    odd = e.products.semi_join(e.listed.filter(e.listed["_contradictory"]), "product_id")
-    if not odd.count().execute():
+    if not _any(_contradictory_products, e.products, e.listed):
         return None
+    odd = _contradictory_products(e.products, e.listed)
     lines, revenue = _sums(odd)
     change = "The first description is used; with another, names and categories would change."
     return Finding(lines, revenue, change, _first(odd, "product_id"), matters=False)
@@ -757,7 +792,7 @@ def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
     numbered = ["transaction_id"] if "_own_basket" in lines.columns else []
     same = (*numbered, *(c for c in _HOUSE if c in lines.columns))
     found = carry_out(con, "repeated", _equal_in_house, lines, same=same)
-    if numbered or not found.count().execute():
+    if numbered or not count_rows(found):
         return found
     return materialize(con, _equal_in_source(found, raw), "repeated_in_source")
 
@@ -790,7 +825,7 @@ def _days_of(lines: ibis.Table) -> tuple[str, ...]:
 
 def _find_near_copies(e: Evidence) -> Finding | None:
     """Baskets that are there twice, equal but for columns that do not count."""
-    if e.repeated is None or e.baskets is None or not e.repeated.count().execute():
+    if e.repeated is None or e.baskets is None or not count_rows(e.repeated):
         return None
     same = [c for c in e.repeated.columns if c not in ("row", "day")]
     groups = e.repeated.group_by(same).aggregate(extra=_.count())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import io
 import itertools
 import json
@@ -51,7 +50,7 @@ from retail_ci.data.column_words import (
     word_score,
 )
 from .contract import REJECTS, currency_code
-from .engines import connect, engine, fetch, named
+from .engines import called, connect, engine, fetch, named
 from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
@@ -1456,16 +1455,10 @@ def _holds_text(main: Source, name: str) -> bool:
     return name in main.table.columns and main.table[name].type().is_string()
 
 
-def _texts(lines: ibis.Table, name: str) -> ibis.Table:
+def _texts(lines: ibis.Table) -> ibis.Table:
     """The texts of a column, without those that say nothing."""
-    text = lines[name]
+    text = lines["text"]
     return lines.filter(text.notnull() & ~text.isin(["", *MISSING_WORDS])).select(text=text)
-
-
-def _shapes_of_all(lines: ibis.Table, names: tuple[str, ...]) -> ibis.Table:
-    """The lines of each shape of an amount, for several columns."""
-    found = (_shapes(lines, name).mutate(column=ibis.literal(name)) for name in names)
-    return functools.reduce(ibis.Table.union, found)
 
 
 def _commonest(groups: ibis.Table) -> ibis.Table:
@@ -1481,9 +1474,9 @@ def _counted(rows: pd.DataFrame) -> pd.Series | None:
     return None if len(rows) > _MOST_SHAPES else lines
 
 
-def _days_as_written(lines: ibis.Table, name: str) -> ibis.Table:
+def _days_as_written(lines: ibis.Table) -> ibis.Table:
     """The lines of each day and month, whatever the hour, and of each way to write a clock."""
-    texts = _texts(lines, name)
+    texts = _texts(lines)
     last = texts.text.right(1)
     clock = ibis.ifelse(last.between("0", "9"), "9", last)
     # ten letters hold the day and the month, but for names of months, which nothing is mixed with
@@ -1491,9 +1484,9 @@ def _days_as_written(lines: ibis.Table, name: str) -> ibis.Table:
     return _commonest(groups.agg(text=ibis._.text.min(), n=ibis._.count()))
 
 
-def _shapes(lines: ibis.Table, name: str) -> ibis.Table:
+def _shapes(lines: ibis.Table) -> ibis.Table:
     """The lines of each shape of an amount: 12.90 and 35.60 have one."""
-    different = _texts(lines, name).group_by("text").agg(n=ibis._.count())
+    different = _texts(lines).group_by("text").agg(n=ibis._.count())
     groups = different.group_by(shape=different.text.re_replace("[2-9]", "1"))
     return _commonest(groups.agg(text=ibis._.text.min(), n=ibis._.n.sum()))
 
@@ -1515,7 +1508,7 @@ def _date_by_all(out: Examination, main: Source) -> None:
         return
     if not _holds_text(main, date.name):
         return
-    days = _counted(fetch(_days_as_written, main.table, name=date.name))
+    days = _counted(fetch(_days_as_written, called(main.table, text=date.name)))
     if days is None or not len(days):
         return
     out.days = days
@@ -1531,8 +1524,7 @@ def _numbers_by_all(out: Examination, main: Source) -> None:
     held = [name for name in dict.fromkeys(names) if _holds_text(main, name)]
     if not held:
         return
-    rows = fetch(_shapes_of_all, main.table, names=(*held,))
-    shapes = {name: _counted(rows[rows["column"] == name]) for name in held}
+    shapes = {name: _counted(fetch(_shapes, called(main.table, text=name))) for name in held}
     known = {name: found for name, found in shapes.items() if found is not None}
     if known and len(known) == len(shapes):
         told = guess_numbers({n: pd.Series(s.index) for n, s in known.items()}, known)
@@ -1576,11 +1568,9 @@ def _missing_by_all(out: Examination, main: Source) -> None:
             continue
         # among numbers and days, any word for nothing is one
         amount = role in ("quantity", "price", "revenue", "date")
-        words = {*_MISSING_IDS, *(known.value if known else [])}
-        text = main.table[e.name].strip()
-        held = text.isin(sorted(words)) | (text.lower().isin(sorted(_NO_VALUE)) & amount)
-        groups = main.table.filter(held).group_by(word=text).agg(n=ibis._.count())
-        for word, n in groups.limit(_MOST_WORDS).execute().itertuples(index=False):
+        words = (*sorted({*_MISSING_IDS, *(known.value if known else [])}),)
+        groups = fetch(_words_held, called(main.table, text=e.name), words=words, amount=amount)
+        for word, n in groups.itertuples(index=False):
             counts[word] = counts.get(word, 0) + int(n)
     told = _words_guess(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))))
     out.guesses = [g for g in out.guesses if g.key != "missing"]
@@ -1589,6 +1579,13 @@ def _missing_by_all(out: Examination, main: Source) -> None:
 
 
 _MOST_WORDS = 100  # ways to write the words for nothing in a column
+
+
+def _words_held(lines: ibis.Table, words: tuple[str, ...], amount: bool) -> ibis.Table:
+    """The words for nothing in a column, and the lines of each."""
+    text = lines["text"].strip()
+    held = text.isin([*words]) | (text.lower().isin(sorted(_NO_VALUE)) & amount)
+    return lines.filter(held).group_by(word=text).agg(n=ibis._.count()).limit(_MOST_WORDS)
 
 
 def _by_all_lines(out: Examination, main: Source) -> None:
@@ -1662,11 +1659,16 @@ def _value_counts(column: Column, main: Source | None, most: int = 6) -> list[tu
     """The values of a column and how many lines have each, the most frequent first."""
     if main is None or column.name not in main.table.columns:
         return list(column.values.value_counts().items())
-    value = main.table[column.name].cast("string").strip()
-    filled = value.notnull() & ~value.isin(["", *MISSING_WORDS])
-    counts = main.table.filter(filled).group_by(value=value).agg(n=ibis._.count())
-    rows = counts.order_by([ibis.desc("n"), "value"]).limit(most).execute()
+    rows = fetch(_lines_by_value, called(main.table, value=column.name), most=most)
     return list(zip(rows["value"], rows["n"]))
+
+
+def _lines_by_value(lines: ibis.Table, most: int) -> ibis.Table:
+    """The most frequent values of a column, and the lines of each."""
+    value = lines["value"].cast("string").strip()
+    filled = value.notnull() & ~value.isin(["", *MISSING_WORDS])
+    counts = lines.filter(filled).group_by(value=value).agg(n=ibis._.count())
+    return counts.order_by([ibis.desc("n"), "value"]).limit(most)
 
 
 def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:

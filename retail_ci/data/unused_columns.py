@@ -23,7 +23,7 @@ from retail_ci.data.column_words import (
     word_score,
 )
 from .contract import as_text
-from .engines import to_pandas
+from .engines import called, fetch
 
 # %% auto #0
 __all__ = ['Candidate', 'customer_candidates', 'receipt_candidates', 'unused_candidates', 'lacking_remarks']
@@ -165,12 +165,21 @@ def _first_lines(
     kept: ibis.Table, raw: ibis.Table, unused: list[str], settings: DataConfig
 ) -> pd.DataFrame:
     """Row, receipt, customer and day of the first kept lines, and the unused columns as text."""
-    ours = kept.filter(kept["row"] <= _LINES).select("row", "transaction_id", "customer_id", "day")
-    theirs = raw.filter(raw["row"] <= _LINES).select(
-        "row", **{f"unused_{n}": as_text(raw[c], settings.missing) for n, c in enumerate(unused)}
-    )
-    lines = to_pandas(ours).merge(to_pandas(theirs), on="row")
+    theirs = called(raw, row="row", **{f"unused_{n}": c for n, c in enumerate(unused)})
+    texts = fetch(_first_texts, theirs, missing=(*settings.missing,))
+    lines = fetch(_first_kept, kept).merge(texts, on="row")
     return lines.sort_values("row", ignore_index=True)
+
+
+def _first_kept(kept: ibis.Table) -> ibis.Table:
+    """Row, receipt, customer and day of the first kept lines."""
+    return kept.filter(kept["row"] <= _LINES).select("row", "transaction_id", "customer_id", "day")
+
+
+def _first_texts(raw: ibis.Table, missing: tuple[str, ...]) -> ibis.Table:
+    """The columns of the first lines as text."""
+    texts = {c: as_text(raw[c], [*missing]) for c in raw.columns if c != "row"}
+    return raw.filter(raw["row"] <= _LINES).select("row", **texts)
 
 
 def unused_candidates(

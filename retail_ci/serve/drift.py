@@ -20,11 +20,11 @@ from ..core.errors import DataError, DriftError, RunError
 from ..core.formats import count, decimal, share
 from ..core.runs import Run, atomic_write, read_manifest, save, staging
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, show_table, use_style
-from ..customers.features import FEATURES, rfm_features
+from ..customers.features import FEATURES, fetch_features
 from ..customers.segment_profiles import in_house_order
 from ..customers.segmentation import CustomerSegmentation, load_model
 from ..data.cleaning import apply_contract, open_sources
-from ..data.engines import connect, exact_sum, write_table
+from ..data.engines import connect, exact_sum, fetch, named, write_table
 from ..data.frames import as_pandas, read_frame, refuse
 from .bundle import card_in, current_bundle
 
@@ -272,6 +272,17 @@ def _by_past(
     return Measure(group, name, value, middle, low, high, state)
 
 # %% ../../nbs/06d_drift.ipynb #fa789cc8
+def _first_and_last(lines: ibis.Table) -> ibis.Table:
+    """The first and the last day of some lines."""
+    return lines.aggregate(first=lines.day.min(), last=lines.day.max())
+
+
+def _covered(lines: ibis.Table) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The first and the last day of some lines; missing where there are none."""
+    found = fetch(_first_and_last, lines).iloc[0]
+    return pd.Timestamp(found["first"]), pd.Timestamp(found["last"])
+
+
 def _stretches(
     transactions: ibis.Table, start: pd.Timestamp, days: int, most: int = 6
 ) -> ibis.Table:
@@ -293,7 +304,7 @@ def _stretches(
     ibis.Table
         The lines of these stretches, with `stretch`.
     """
-    begin = pd.Timestamp(transactions.day.min().execute())
+    begin, _ = _covered(transactions)
     whole = min(most, max(0, (start - begin).days // days))
     ahead = (
         ibis.literal(int(pd.Timestamp(start).timestamp()) // 86400 + days - 1)
@@ -301,6 +312,22 @@ def _stretches(
     ).cast("int64")
     t = transactions.mutate(stretch=(ahead // days).cast("int64"))
     return t.filter((ahead >= 0) & (t.stretch <= whole))
+
+
+def _sums_by_stretch(lines: ibis.Table, days: int) -> ibis.Table:
+    """Baskets and revenue a day, customers, and the shares of returns and of anonymous lines."""
+    sale = ~lines.is_return
+    return (
+        lines.group_by("stretch")
+        .aggregate(
+            baskets=lines.transaction_id.nunique(where=sale).cast("float64") / days,
+            revenue=lines.revenue.cast("decimal(18, 4)").sum().cast("float64") / days,
+            customers=lines.customer_id.nunique().cast("float64"),
+            returns=lines.is_return.cast("int32").cast("float64").mean(),
+            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
+        )
+        .order_by("stretch")
+    )
 
 
 def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFrame:
@@ -321,20 +348,7 @@ def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFr
         By stretch, 0 first: baskets and revenue a day, customers, strangers, returns, anonymous,
         and of products strangers and turnover.
     """
-    sale = ~lines.is_return
-    out = (
-        lines.group_by("stretch")
-        .aggregate(
-            baskets=lines.transaction_id.nunique(where=sale).cast("float64") / days,
-            revenue=lines.revenue.cast("decimal(18, 4)").sum().cast("float64") / days,
-            customers=lines.customer_id.nunique().cast("float64"),
-            returns=lines.is_return.cast("int32").cast("float64").mean(),
-            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
-        )
-        .order_by("stretch")
-        .execute()
-        .set_index("stretch")
-    )
+    out = fetch(_sums_by_stretch, lines, days=days).set_index("stretch")
     out["strangers"] = _strangers(transactions, lines, "customer_id")
     if "product_id" in lines.columns:
         out["new_products"] = _strangers(transactions, lines, "product_id")
@@ -342,10 +356,30 @@ def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFr
     return out
 
 # %% ../../nbs/06d_drift.ipynb #8afb4592
-def _rows_by_stretch(table: ibis.Table) -> pd.Series:
+def _rows_by_stretch(table: ibis.Table) -> ibis.Table:
     """Count the rows of each stretch."""
-    counted = table.group_by("stretch").aggregate(n=table.count())
-    return counted.execute().set_index("stretch")["n"]
+    return table.group_by("stretch").aggregate(n=table.count())
+
+
+def _count_by_stretch(build: Callable[..., ibis.Table], *tables: ibis.Table, **how: Any) -> Any:
+    """By stretch, what a function counts with `_rows_by_stretch`."""
+    return fetch(build, *tables, **how).set_index("stretch")["n"]
+
+
+def _seen(lines: ibis.Table, column: str) -> ibis.Table:
+    """How many different ids each stretch has."""
+    known = lines.filter(lines[column].notnull())
+    return _rows_by_stretch(known.select("stretch", column).distinct())
+
+
+def _new_ones(
+    lines: ibis.Table, transactions: ibis.Table, column: str, begin: pd.Timestamp
+) -> ibis.Table:
+    """How many ids each stretch is the first to have."""
+    known = lines.filter(lines[column].notnull())
+    first = known.group_by(column).aggregate(stretch=known.stretch.max())
+    earlier = transactions.filter(transactions.day < ibis.literal(begin))
+    return _rows_by_stretch(first.anti_join(earlier.select(column).distinct(), column))
 
 
 def _strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.Series:
@@ -366,13 +400,38 @@ def _strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.S
         By stretch: of the customers seen, or of the products sold, the share seen for the first
         time.
     """
-    known = lines.filter(lines[column].notnull())
-    seen = _rows_by_stretch(known.select("stretch", column).distinct())
-    first = known.group_by(column).aggregate(stretch=known.stretch.max())
-    begin = ibis.literal(pd.Timestamp(lines.day.min().execute()))
-    before = transactions.filter(transactions.day < begin).select(column).distinct()
-    new = _rows_by_stretch(first.anti_join(before, column))
+    begin, _ = _covered(lines)
+    seen = _count_by_stretch(_seen, lines, column=column)
+    new = _count_by_stretch(_new_ones, lines, transactions, column=column, begin=begin)
     return (new.reindex(seen.index, fill_value=0) / seen).sort_index()
+
+
+def _sold(lines: ibis.Table) -> ibis.Table:
+    """The products that each stretch sold."""
+    sold = lines.filter(~lines.is_return & lines.product_id.notnull())
+    return sold.select("stretch", "product_id").distinct()
+
+
+def _sold_before(lines: ibis.Table) -> ibis.Table:
+    """The products that the stretch before each sold."""
+    sold = _sold(lines)
+    return sold.select(stretch=sold.stretch - 1, product_id=sold.product_id)
+
+
+def _count_sold(lines: ibis.Table) -> ibis.Table:
+    """How many products each stretch sold."""
+    return _rows_by_stretch(_sold(lines))
+
+
+def _count_sold_before(lines: ibis.Table) -> ibis.Table:
+    """How many products the stretch before each sold."""
+    return _rows_by_stretch(_sold_before(lines))
+
+
+def _count_sold_again(lines: ibis.Table) -> ibis.Table:
+    """How many products each stretch and the one before it sold."""
+    both = _sold(lines).inner_join(_sold_before(lines), ["stretch", "product_id"])
+    return _rows_by_stretch(both)
 
 
 def _turnover(lines: ibis.Table) -> pd.Series:
@@ -389,18 +448,10 @@ def _turnover(lines: ibis.Table) -> pd.Series:
     pd.Series
         By stretch, the oldest left out.
     """
-    sold = (
-        lines.filter(~lines.is_return & lines.product_id.notnull())
-        .select("stretch", "product_id")
-        .distinct()
-    )
-    older = sold.select(stretch=sold.stretch - 1, product_id=sold.product_id)
-
-    here = _rows_by_stretch(sold)
-    there = _rows_by_stretch(older)
+    here = _count_by_stretch(_count_sold, lines)
+    there = _count_by_stretch(_count_sold_before, lines)
     at = here.index.intersection(there.index).sort_values()
-    both = _rows_by_stretch(sold.inner_join(older, ["stretch", "product_id"]))
-    both = both.reindex(at, fill_value=0)
+    both = _count_by_stretch(_count_sold_again, lines).reindex(at, fill_value=0)
     return 1 - both / (here[at] + there[at] - both)
 
 # %% ../../nbs/06d_drift.ipynb #99cafe7d
@@ -426,7 +477,7 @@ def _look_back(transactions: ibis.Table, start: pd.Timestamp, longest: int) -> i
     int
         Days; 0 where the log before the stretch is shorter than four weeks.
     """
-    history = (start - pd.Timestamp(transactions.day.min().execute())).days
+    history = (start - _covered(transactions)[0]).days
     return min(longest, history) if history >= 28 else 0
 
 
@@ -451,33 +502,32 @@ def _customers_at(
     pd.DataFrame
         customer_id and features, of who bought in the look-back.
     """
-    table = rfm_features(transactions, day, window, products)
-    return table.filter(table.frequency > 0).order_by("customer_id").execute()
+    return fetch_features(transactions, day, window, products, bought=True)
 
 
-def _baskets_of(lines: ibis.Table) -> pd.DataFrame:
-    """The baskets of some lines.
+def _baskets_of(transactions: ibis.Table, since: pd.Timestamp, until: pd.Timestamp) -> ibis.Table:
+    """The baskets of some days.
 
     Parameters
     ----------
-    lines : ibis.Table
-        Sales.
+    transactions : ibis.Table
+        The transactions, old and new.
+    since, until : pd.Timestamp
+        The first day that counts, and the first one that no longer does.
 
     Returns
     -------
-    pd.DataFrame
+    ibis.Table
         A row per basket: value, size, price (mean of its lines), weekday, hour; in no order.
     """
-    return (
-        lines.group_by("transaction_id")
-        .aggregate(
-            value=exact_sum(lines.revenue),
-            size=lines.count().cast("float64"),
-            price=exact_sum(lines.price) / lines.price.count().cast("float64").nullif(0),
-            weekday=lines.weekday.min().cast("string"),
-            hour=lines.hour.min().cast("float64"),
-        )
-        .execute()
+    sold = transactions.filter(~transactions.is_return)
+    lines = sold.filter((sold.day >= ibis.literal(since)) & (sold.day < ibis.literal(until)))
+    return lines.group_by("transaction_id").aggregate(
+        value=exact_sum(lines.revenue),
+        size=lines.count().cast("float64"),
+        price=exact_sum(lines.price) / lines.price.count().cast("float64").nullif(0),
+        weekday=lines.weekday.min().cast("string"),
+        hour=lines.hour.min().cast("float64"),
     )
 
 # %% ../../nbs/06d_drift.ipynb #e5f3ca7b
@@ -494,11 +544,9 @@ def _compare_baskets(
     transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp, days: int
 ) -> list[Measure]:
     """Compare the baskets from start to end with those of the days before."""
-    sold = transactions.filter(~transactions.is_return)
-    first = ibis.literal(start)
-    begin = ibis.literal(start - pd.Timedelta(days=days))
-    old = _baskets_of(sold.filter((sold.day < first) & (sold.day >= begin)))
-    new = _baskets_of(sold.filter((sold.day >= first) & (sold.day < ibis.literal(end))))
+    begin = start - pd.Timedelta(days=days)
+    old = fetch(_baskets_of, transactions, since=begin, until=start)
+    new = fetch(_baskets_of, transactions, since=start, until=end)
     return [
         _by_index("baskets", name, old[column].dropna(), new[column].dropna())
         for column, name in _BASKETS.items()
@@ -666,16 +714,15 @@ def _verdict_of(measures: Sequence[Measure]) -> str:
 # %% ../../nbs/06d_drift.ipynb #7f0c4619
 def _check_stretch(transactions: ibis.Table, start: pd.Timestamp) -> pd.Timestamp:
     """The last day of the log; refuses a log with nothing on one side of the start."""
-    first = transactions.day.min().execute()
-    last = transactions.day.max().execute()
-    if pd.isna(last) or pd.Timestamp(last) < start:
+    first, last = _covered(transactions)
+    if pd.isna(last) or last < start:
         raise DataError(f"There is nothing to compare: no line is dated {start:%Y-%m-%d} or later.")
-    if pd.Timestamp(first) >= start:
+    if first >= start:
         raise DataError(
             f"There is nothing to compare with: the first line is dated {first:%Y-%m-%d}, and the "
             f"new stretch begins on {start:%Y-%m-%d}."
         )
-    return pd.Timestamp(last)
+    return last
 
 
 def _compare_sums(sums: pd.DataFrame) -> list[Measure]:
@@ -755,10 +802,12 @@ def compare(
     DataError
         If one of the two is empty.
     """
+    con = transactions.get_backend()
+    transactions = named(con, transactions)
     last = _check_stretch(transactions, start)
     days = (last - start).days + 1
     tell("stretches", 0, 2)
-    lines = _stretches(transactions, start, days)
+    lines = named(con, _stretches(transactions, start, days))
     sums = _totals(transactions, lines, days)
     window = _look_back(transactions, start, window_days)
     tell("customers and baskets", 1, 2)
@@ -773,7 +822,7 @@ def compare(
         f"{start:%Y-%m-%d}",
         f"{last:%Y-%m-%d}",
         days,
-        int(lines.filter(lines.stretch == 0).count().execute()),
+        int(_count_by_stretch(_rows_by_stretch, lines).get(0, 0)),
         window,
         earlier,
         measures,
@@ -1156,7 +1205,7 @@ def _append_new(
     old: ibis.Table, new: ibis.Table, source: str, start: pd.Timestamp, after: pd.Timestamp
 ) -> ibis.Table:
     """The old lines and, from the day at which the stretch begins, the new ones."""
-    last = pd.Timestamp(new.day.max().execute())
+    _, last = _covered(new)
     if last < start:
         raise DataError(
             f"There is nothing new: the lines of {source or 'the source'} end on "
@@ -1218,7 +1267,7 @@ def drift_run(
         old = con.read_parquet(run.file("transactions"))
         facts = run.read("data_metrics")
         rejected = None
-        after = pd.Timestamp(old.day.max().execute()) + pd.Timedelta(days=1)
+        after = _covered(old)[1] + pd.Timedelta(days=1)
         start = day if since else after
         both = old
         if source or not since:
