@@ -42,6 +42,30 @@ LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its mar
 }
 
 
+# Far below what the window shows a page is loaded, styled and laid out as in a window of its
+# frame's size, and not painted, which would cost twice as much again.
+BELOW = """<!doctype html><html lang="en"><meta name="color-scheme" content="light dark">
+<title>Pages</title><link rel="icon" href="data:,">
+<style>iframe { position: absolute; top: 40000px; left: 0; border: 0; }</style>
+<body></body></html>"""
+EMPTY = "document.body.replaceChildren()"
+PLACE = """([address, size]) => {
+  const frame = document.createElement("iframe");
+  document.body.append(Object.assign(frame, { name: "page", src: address, ...size }));
+}"""
+READY = """() => {  // and the images have come or failed that a reader sees only further down
+  const page = document.querySelector("iframe").contentDocument;
+  if (page?.readyState !== "complete" || page.documentElement.dataset.house !== "ready")
+    return false;
+  for (const image of page.images) image.loading = "eager";
+  return [...page.images].every((image) => image.complete);
+}"""
+RESIZE = """(size) => new Promise((done) => {  // a page acts on it as it is drawn after that
+  Object.assign(document.querySelector("iframe"), size);
+  requestAnimationFrame(() => requestAnimationFrame(done));
+})"""
+
+
 @pytest.fixture(scope="module")
 def made(request, tmp_path_factory) -> tuple[Path, Path]:
     """The site of the small run, under a plain name, and the run; or the two named by SITE and
@@ -58,12 +82,25 @@ def made(request, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def address(made):
-    """The site on a server of this machine."""
+def address(made, tmp_path_factory):
+    """The site on a server of this machine, which keeps a connection, and of which a browser keeps
+    what pages share; beside it is the page for the others to lie below.
+    """
+    below = tmp_path_factory.mktemp("below") / "below.html"
+    below.write_text(BELOW)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def log_message(self, *args):
             pass
+
+        def translate_path(self, path):
+            return str(below) if path == "/below.html" else super().translate_path(path)
+
+        def end_headers(self):
+            self.send_header("Cache-Control", "max-age=86400")
+            super().end_headers()
 
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=str(made[0]))
@@ -172,24 +209,32 @@ def screenshots() -> Path | None:
     return folder
 
 
-def tables_of(page) -> dict[str, list[dict]]:
-    """The tables of a page that is open as on a desk, in each look; it is so afterwards."""
+def place(window, address: str, dark: bool = False):
+    """Open a page below a window, as on a desk; the page."""
+    window.evaluate(EMPTY)
+    window.emulate_media(media="screen", color_scheme="dark" if dark else "light")
+    window.evaluate(PLACE, [address, LOOKS["desk"]])
+    window.wait_for_function(READY, polling=20)
+    return window.frame("page")
+
+
+def look_at(window, look: str, dark: bool = False) -> None:
+    """Give the page below a window a size and colours, on paper or on a screen."""
+    media = "print" if look == "print" else "screen"
+    window.emulate_media(media=media, color_scheme="dark" if dark else "light")
+    window.evaluate(RESIZE, LOOKS[look])
+
+
+def tables_of(window) -> dict[str, list[dict]]:
+    """The tables of the page below a window, which is open as on a desk, in each look."""
+    page = window.frame("page")
+    if not page.evaluate("document.querySelectorAll('main table').length"):
+        return {}
     found = {"desk": page.evaluate(TABLES)}
     for look in ("phone", "print"):
-        if look == "print":
-            page.emulate_media(media="print")
-        page.set_viewport_size(LOOKS[look])
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
+        look_at(window, look)
         found[look] = page.evaluate(TABLES, look == "print")
-    page.emulate_media(media="screen")
-    page.set_viewport_size(LOOKS["desk"])
     return found
-
-
-def overflow(page) -> int:
-    return page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
 
 
 TABLES = """(print) => {
@@ -241,22 +286,12 @@ READ_ALOUD = [*BUSINESS, "02_features", "notebooks"]
 SERIOUS = ("serious", "critical")
 
 
-def in_colours(page, look: str) -> dict:
-    """The paper of a page in a look, and how much wider than the window it is."""
-    dark = "dark" in look
-    page.emulate_media(color_scheme="dark" if dark else "light")
-    page.set_viewport_size(LOOKS["phone" if "phone" in look else "desk"])
-    page.wait_for_function(
-        f"document.documentElement.classList.contains('quarto-dark') === {str(dark).lower()}"
-    )
-    page.evaluate(
-        "document.querySelectorAll('img[loading=lazy]').forEach(i => { i.loading = 'eager'; })"
-    )
-    page.wait_for_function("[...document.images].every(i => i.complete)")
-    paper = page.evaluate(
-        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).slice(0, 3)"
-    )
-    return {"paper": paper, "overflow": overflow(page)}
+COLOURED = "dark => document.documentElement.classList.contains('quarto-dark') === dark"
+SEEN = """() => {  // the paper of a page, and how much wider than the window it is
+  const root = document.documentElement;
+  const paper = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+  return { paper: paper.slice(0, 3), overflow: root.scrollWidth - root.clientWidth };
+}"""
 
 
 def barriers(page, dark: bool) -> list[str]:
@@ -272,21 +307,28 @@ def barriers(page, dark: bool) -> list[str]:
     ]
 
 
-def looked_at(page, name: str, screenshots: Path | None) -> dict:
-    """A page in both colours, on a desk and on a phone, and what a reader finds on it."""
-    found: dict = {"looks": {}}
+def in_colours(window) -> dict[str, dict]:
+    """The page below a window in both colours, on a desk and on a phone."""
+    found = {}
+    page = window.frame("page")
     for look in COLOURS:
-        found["looks"][look] = in_colours(page, look)
-        if look == "dark" and name in READ_ALOUD:
-            page.reload()  # as a reader opens it who has chosen these colours
-            page.wait_for_selector("html[data-house=ready]")
-            found["dark barriers"] = barriers(page, dark=True)
-        if screenshots and look != "phone-dark":
-            picture = f"{name.replace('/', '-')}-{look}.png"
-            page.screenshot(path=screenshots / picture, full_page=True)
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size(LOOKS["desk"])
-    return found | {"said": page.evaluate(SAID)}
+        dark = "dark" in look
+        look_at(window, "phone" if "phone" in look else "desk", dark)
+        page.wait_for_function(COLOURED, arg=dark, polling=20)
+        found[look] = page.evaluate(SEEN)
+    return found
+
+
+def pictures(page, address: str, name: str, folder: Path) -> None:
+    """Pictures of a page, in both colours and on a phone, for who wants to see it."""
+    for look in ("light", "dark", "phone"):
+        page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+        page.set_viewport_size(LOOKS["phone" if look == "phone" else "desk"])
+        page.goto(f"{address}/{name}.html")
+        page.wait_for_selector("html[data-house=ready]")
+        page.evaluate("for (const image of document.images) image.loading = 'eager'")
+        page.wait_for_function("[...document.images].every(i => i.complete)")
+        page.screenshot(path=folder / f"{name.replace('/', '-')}-{look}.png", full_page=True)
 
 
 def redirects(site: Path) -> dict[Path, str]:
@@ -299,43 +341,42 @@ def redirects(site: Path) -> dict[Path, str]:
     return found
 
 
+def visit(window, address: str, name: str) -> dict:
+    """A page for readers below a window: in both colours, what axe finds, and what is said."""
+    page = window.frame("page")
+    found: dict = {}
+    if name in READ_ALOUD:
+        found["light barriers"] = barriers(page, dark=False)
+    found["looks"] = in_colours(window)
+    if name in READ_ALOUD:  # as a reader opens it who has chosen these colours
+        page = place(window, f"{address}/{name}.html", dark=True)
+        found["dark barriers"] = barriers(page, dark=True)
+    look_at(window, "desk")
+    return found | {"said": page.evaluate(SAID)}
+
+
 @pytest.fixture(scope="module")
 def visited(made, browser, address, screenshots) -> dict[str, dict]:
     """Every page, and one of the old addresses, opened once: what went wrong, what it asked of
-    others, its tables in each look; and of those for readers what `looked_at` sees.
+    others, its tables in each look; and of those for readers what `visit` finds.
     """
-    context = browser.new_context(viewport=LOOKS["desk"])
-    context.set_default_timeout(1000 * PATIENCE)
-    page = context.new_page()
-    faults: list[str] = []
-    outside: list[str] = []
-    page.on(
-        "console",
-        lambda m: faults.append(m.text) if m.type in ("error", "warning") else None,
-    )
-    page.on("pageerror", lambda e: faults.append(str(e)))
-    page.on("requestfailed", lambda r: faults.append(f"{r.url} failed"))
-    page.on("response", lambda r: faults.append(r.url) if r.status >= 400 else None)
-    ours = (address, "blob:", "data:")
-    page.on("request", lambda r: None if r.url.startswith(ours) else outside.append(r.url))
+    window = new_tab(browser, address)
+    window.goto(f"{address}/below.html")
     found = {}
     old = redirects(made[0])
     for file in sorted({*made[0].rglob("*.html")} - {*list(old)[1:]}):
         name = file.relative_to(made[0]).as_posix()
-        page.goto(f"{address}/{name}")
-        page.wait_for_selector("html[data-house=ready]")
-        found[name] = {"faults": [*faults], "outside": [*outside], "tables": {}}
-        found[name]["title"] = page.title()
+        page = place(window, f"{address}/{name}")
+        found[name] = {"title": page.title(), "tables": {} if file in old else tables_of(window)}
         stem = name.removesuffix(".html")
-        if stem in READ_ALOUD:
-            found[name]["light barriers"] = barriers(page, dark=False)
-        if file not in old and page.locator("main table").count():
-            found[name]["tables"] = tables_of(page)
         if stem in SEEN_IN_COLOURS:
-            found[name] |= looked_at(page, stem, screenshots)
-        faults.clear()
-        outside.clear()
-    context.close()
+            found[name] |= visit(window, address, stem)
+        found[name] |= {"faults": [*window.faults], "outside": [*window.outside]}
+        window.faults.clear()
+        window.outside.clear()
+    for name in SEEN_IN_COLOURS if screenshots else ():
+        pictures(window, address, name, screenshots)
+    window.context.close()
     return found
 
 
