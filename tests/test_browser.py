@@ -60,6 +60,9 @@ READY = """() => {  // and the images have come or failed that a reader sees onl
   for (const image of page.images) image.loading = "eager";
   return [...page.images].every((image) => image.complete);
 }"""
+# playwright itself would bring its script into each page anew
+ASK = """([script, argument]) =>
+  document.querySelector("iframe").contentWindow.eval(`(${script})`)(argument)"""
 RESIZE = """(size) => new Promise((done) => {  // a page acts on it as it is drawn after that
   Object.assign(document.querySelector("iframe"), size);
   requestAnimationFrame(() => requestAnimationFrame(done));
@@ -120,9 +123,9 @@ def browser():
         started.close()
 
 
-def new_tab(browser, address: str, **options):
+def new_tab(browser, address: str):
     """A page in a context of its own that remembers what went wrong and what was asked of whom."""
-    context = browser.new_context(viewport=LOOKS["desk"], accept_downloads=True, **options)
+    context = browser.new_context(viewport=LOOKS["desk"], accept_downloads=True)
     context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     page.faults = []
@@ -180,14 +183,17 @@ def tab(browser, address, shared_tab):
     """
     opened = []
 
-    def open_tab(path: str = "index.html", phone: bool = False, apart: bool = False, **options):
-        own = apart or options
-        if shared_tab in opened and not own:
+    def open_tab(
+        path: str = "index.html", phone: bool = False, dark: bool = False, apart: bool = False
+    ):
+        if shared_tab in opened and not apart:
             as_new(shared_tab, address)
-        page = new_tab(browser, address, **options) if own else shared_tab
+        page = new_tab(browser, address) if apart else shared_tab
         opened.append(page)
         if phone:
             page.set_viewport_size(LOOKS["phone"])
+        if dark:
+            page.emulate_media(color_scheme="dark")
         page.goto(path if "://" in path else f"{address}/{path}")
         page.wait_for_selector("html[data-house=ready]")
         return page
@@ -209,13 +215,12 @@ def screenshots() -> Path | None:
     return folder
 
 
-def place(window, address: str, dark: bool = False):
-    """Open a page below a window, as on a desk; the page."""
+def place(window, address: str, dark: bool = False) -> None:
+    """Open a page below a window, as on a desk."""
     window.evaluate(EMPTY)
     window.emulate_media(media="screen", color_scheme="dark" if dark else "light")
     window.evaluate(PLACE, [address, LOOKS["desk"]])
     window.wait_for_function(READY, polling=20)
-    return window.frame("page")
 
 
 def look_at(window, look: str, dark: bool = False) -> None:
@@ -225,15 +230,19 @@ def look_at(window, look: str, dark: bool = False) -> None:
     window.evaluate(RESIZE, LOOKS[look])
 
 
+def ask(window, script: str, argument: object = None):
+    """What a function answers within the page below a window."""
+    return window.evaluate(ASK, [script, argument])
+
+
 def tables_of(window) -> dict[str, list[dict]]:
     """The tables of the page below a window, which is open as on a desk, in each look."""
-    page = window.frame("page")
-    if not page.evaluate("document.querySelectorAll('main table').length"):
+    if not ask(window, "() => document.querySelectorAll('main table').length"):
         return {}
-    found = {"desk": page.evaluate(TABLES)}
+    found = {"desk": ask(window, TABLES)}
     for look in ("phone", "print"):
         look_at(window, look)
-        found[look] = page.evaluate(TABLES, look == "print")
+        found[look] = ask(window, TABLES, look == "print")
     return found
 
 
@@ -286,7 +295,10 @@ READ_ALOUD = [*BUSINESS, "02_features", "notebooks"]
 SERIOUS = ("serious", "critical")
 
 
-COLOURED = "dark => document.documentElement.classList.contains('quarto-dark') === dark"
+COLOURED = """(dark) => {
+  const page = document.querySelector("iframe").contentDocument;
+  return page.documentElement.classList.contains("quarto-dark") === dark;
+}"""
 SEEN = """() => {  // the paper of a page, and how much wider than the window it is
   const root = document.documentElement;
   const paper = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
@@ -310,12 +322,11 @@ def barriers(page, dark: bool) -> list[str]:
 def in_colours(window) -> dict[str, dict]:
     """The page below a window in both colours, on a desk and on a phone."""
     found = {}
-    page = window.frame("page")
     for look in COLOURS:
         dark = "dark" in look
         look_at(window, "phone" if "phone" in look else "desk", dark)
-        page.wait_for_function(COLOURED, arg=dark, polling=20)
-        found[look] = page.evaluate(SEEN)
+        window.wait_for_function(COLOURED, arg=dark, polling=20)
+        found[look] = ask(window, SEEN)
     return found
 
 
@@ -343,16 +354,15 @@ def redirects(site: Path) -> dict[Path, str]:
 
 def visit(window, address: str, name: str) -> dict:
     """A page for readers below a window: in both colours, what axe finds, and what is said."""
-    page = window.frame("page")
     found: dict = {}
     if name in READ_ALOUD:
-        found["light barriers"] = barriers(page, dark=False)
+        found["light barriers"] = barriers(window.frame("page"), dark=False)
     found["looks"] = in_colours(window)
     if name in READ_ALOUD:  # as a reader opens it who has chosen these colours
-        page = place(window, f"{address}/{name}.html", dark=True)
-        found["dark barriers"] = barriers(page, dark=True)
+        place(window, f"{address}/{name}.html", dark=True)
+        found["dark barriers"] = barriers(window.frame("page"), dark=True)
     look_at(window, "desk")
-    return found | {"said": page.evaluate(SAID)}
+    return found | {"said": ask(window, SAID)}
 
 
 @pytest.fixture(scope="module")
@@ -366,8 +376,9 @@ def visited(made, browser, address, screenshots) -> dict[str, dict]:
     old = redirects(made[0])
     for file in sorted({*made[0].rglob("*.html")} - {*list(old)[1:]}):
         name = file.relative_to(made[0]).as_posix()
-        page = place(window, f"{address}/{name}")
-        found[name] = {"title": page.title(), "tables": {} if file in old else tables_of(window)}
+        place(window, f"{address}/{name}")
+        found[name] = {"title": ask(window, "() => document.title")}
+        found[name]["tables"] = {} if file in old else tables_of(window)
         stem = name.removesuffix(".html")
         if stem in SEEN_IN_COLOURS:
             found[name] |= visit(window, address, stem)
@@ -765,28 +776,27 @@ def test_a_table_sorts_searches_and_downloads(made, tab, way):
 
 
 @pytest.mark.parametrize(
-    "page_name, figure",
+    "page_name, figures",
     [
-        ("sales", "01_revenue_trend"),
-        ("movement", "03_migration"),
-        ("sales", "01_category_analysis"),
-        ("sales", "01_pareto"),
+        ("sales", ("01_revenue_trend", "01_category_analysis", "01_pareto")),
+        ("movement", ("03_migration",)),
     ],
 )
-def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figure):
+def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figures):
     page = tab(f"file://{made[0]}/{page_name}.html")
-    shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
     assert page.evaluate("typeof window.Plotly") == "undefined"  # nobody has asked for it yet
-    shown.get_by_role("button").click()
-    page.wait_for_function(
-        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle()
-    )
-    assert (
-        shown.locator("img").is_hidden()
-        and "picture" in shown.locator(".house-explore").inner_text()
-    )
-    shown.locator(".house-explore").click()
-    assert shown.locator("img").is_visible() and shown.locator(".house-chart").is_hidden()
+    for figure in figures:
+        shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
+        shown.get_by_role("button").click()
+        page.wait_for_function(
+            "figure => figure.querySelector('.main-svg')", arg=shown.element_handle()
+        )
+        assert (
+            shown.locator("img").is_hidden()
+            and "picture" in shown.locator(".house-explore").inner_text()
+        )
+        shown.locator(".house-explore").click()
+        assert shown.locator("img").is_visible() and shown.locator(".house-chart").is_hidden()
     assert not page.faults and not page.outside
 
 
@@ -895,55 +905,79 @@ EACH_ALONE = ((390, LIGHT), (390, DARK), (800, DARK), (1280, DARK), (1280, LIGHT
 BOTH_AT_ONCE = ((390, DARK), (800, DARK), (1280, LIGHT))
 
 
-def try_an_open_chart(page, figure: str, steps: tuple[tuple[int, str], ...]) -> None:
-    """Open a chart, resize the window and change the colours, with the chart in sight and out of
-    it.
+def toggle(page) -> None:
+    """Change the colours, by a button that lies in a folded menu on a phone."""
+    page.evaluate("document.querySelector('.quarto-color-scheme-toggle').click()")
+
+
+def try_open_charts(page, figures: tuple[str, ...], steps: tuple[tuple[int, str], ...]) -> list:
+    """Open charts, resize the window and change the colours, with the charts in sight and out of
+    it; the charts.
     """
-    shown = open_chart(page, figure)
-    height = shown.evaluate(BOXES)["chart"]["height"]
-    same_box(page, shown, height)
-    same_ink(page, shown, LIGHT)
+    charts = [open_chart(page, figure) for figure in figures]
+    heights = [shown.evaluate(BOXES)["chart"]["height"] for shown in charts]
 
-    def toggle():
-        return page.evaluate(
-            "document.querySelector('.quarto-color-scheme-toggle').click()"
-        )  # on a phone it is in a folded menu
+    def all_the_same(ink: str) -> None:
+        for shown, height in zip(charts, heights):
+            same_ink(page, shown, ink)
+            same_box(page, shown, height)
 
+    all_the_same(LIGHT)
     for width, ink in steps:
         before = page.evaluate("getComputedStyle(document.body).color")
         page.set_viewport_size({"width": width, "height": 900})
         if before != ink:
-            toggle()
-        same_ink(page, shown, ink)
-        same_box(page, shown, height)
-    shown.locator(".house-explore").click()
+            toggle(page)
+        all_the_same(ink)
+    for shown in charts:
+        shown.locator(".house-explore").click()
     page.set_viewport_size({"width": 1280, "height": 900})
-    toggle()
+    toggle(page)
     page.wait_for_function(f"getComputedStyle(document.body).color === '{DARK}'")
-    shown.locator(".house-explore").click()
-    same_ink(page, shown, DARK)
-    same_box(page, shown, height)
+    for shown in charts:
+        shown.locator(".house-explore").click()
+    all_the_same(DARK)
     assert not page.faults and not page.outside
+    return charts
 
 
 @pytest.mark.parametrize(
-    "page_name, figure",
+    "page_name, figures",
     [
-        ("sales", "01_revenue_trend"),
-        ("customers", "02_rfm_heatmap"),
-        ("customers", "03_pca_clusters"),
-        ("recommendations", "05_recommender_metrics"),
-        ("sure", "05_backtest"),
+        ("sales", ("01_revenue_trend",)),
+        ("customers", ("02_rfm_heatmap", "03_pca_clusters")),
+        ("sure", ("05_backtest",)),
     ],
 )
-def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
-    steps = EACH_ALONE if page_name == "recommendations" else BOTH_AT_ONCE
-    try_an_open_chart(tab(f"{page_name}.html"), figure, steps)
+def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figures):
+    try_open_charts(tab(f"{page_name}.html"), figures, BOTH_AT_ONCE)
 
 
-def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
-    page = tab("customers.html")
+def test_an_open_chart_keeps_what_the_reader_has_chosen(tab):
+    """Its box and colours as well, also where the width and the colours change one by one."""
+    page = tab("recommendations.html")
+    (shown,) = try_open_charts(page, ("05_recommender_metrics",), EACH_ALONE)
+    shown.locator(".updatemenu-button", has_text="Recall").click()
+    page.wait_for_function(
+        "figure => figure.querySelector('.ytitle').textContent === 'Recall'",
+        arg=shown.element_handle(),
+    )
+    bars = "figure => figure.querySelector('.house-chart').data.map(trace => trace.y)"
+    before = shown.evaluate(bars)
+    for ink in (LIGHT, DARK):
+        toggle(page)
+        same_ink(page, shown, ink)
+        assert shown.evaluate(bars) == before
+        assert shown.locator(".ytitle").text_content() == "Recall"
+
+
+def test_a_colour_means_the_same_on_a_picture_and_on_its_chart_in_the_dark(tab):
+    """Both are turned alike, so that no two segments change their blues, and that cells with little
+    have nearly the colour of the page.
+    """
+    page = tab("customers.html", dark=True)
     shown = open_chart(page, "02_rfm_heatmap")
+    look = "place => getComputedStyle(document.querySelector(place)).filter"
 
     def rgb(text):
         return [int(text[i : i + 2], 16) for i in (1, 3, 5)]
@@ -957,25 +991,16 @@ def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
         )
         return sum(abs(a - b) for a, b in zip(seen(rgb(colour)), paper))
 
-    assert far_from_page(0) < 120 and far_from_page(-1) > 300
-    page.click(".quarto-color-scheme-toggle")
     same_ink(page, shown, DARK)
-    assert far_from_page(0, turned_round) < 120 and far_from_page(-1, turned_round) > 300
-
-
-def test_a_change_of_colours_leaves_what_the_reader_has_chosen(tab):
-    page = tab("recommendations.html")
-    shown = open_chart(page, "05_recommender_metrics")
-    shown.locator(".updatemenu-button", has_text="Recall").click()
-    page.wait_for_function(
-        "figure => figure.querySelector('.ytitle').textContent === 'Recall'",
-        arg=shown.element_handle(),
+    chart, picture, dot = (
+        page.evaluate(look, place) for place in (".house-chart:not([hidden])", "figure img", ".dot")
     )
-    bars = "figure => figure.querySelector('.house-chart').data.map(trace => trace.y)"
-    before = shown.evaluate(bars)
-    page.click(".quarto-color-scheme-toggle")
-    same_ink(page, shown, DARK)
-    assert shown.evaluate(bars) == before and shown.locator(".ytitle").text_content() == "Recall"
+    assert chart == picture == dot == TURNED
+    assert far_from_page(0, turned_round) < 120 and far_from_page(-1, turned_round) > 300
+    page.emulate_media(color_scheme="light")
+    same_ink(page, shown, LIGHT)
+    assert page.evaluate(look, ".house-chart:not([hidden])") == "none"
+    assert far_from_page(0) < 120 and far_from_page(-1) > 300
 
 
 @pytest.fixture(scope="module")
@@ -1022,7 +1047,7 @@ def in_quarto_shape(made, tmp_path_factory):
 
 def test_an_open_chart_on_a_page_of_quarto(in_quarto_shape, tab):
     page = tab(f"file://{in_quarto_shape}/index.html")
-    try_an_open_chart(page, "01_revenue_trend", EACH_ALONE)
+    try_open_charts(page, ("01_revenue_trend",), EACH_ALONE)
 
 
 def test_search_from_a_folder_on_a_page_of_quarto(in_quarto_shape, tab):
@@ -1130,7 +1155,7 @@ def test_no_page_shows_code_a_raw_table_or_a_long_number_unasked(made):
 
 
 def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots):
-    page = tab("customers.html", color_scheme="dark")
+    page = tab("customers.html", dark=True)
     page.emulate_media(media="print")
     hidden = page.evaluate(
         "['#quarto-header', '#quarto-sidebar', '.skip-link', '.table-tools', "
@@ -1148,21 +1173,6 @@ def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots)
     )
     pdf = page.pdf(path=screenshots and screenshots / "customers.pdf", format="A4")
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
-
-
-def test_a_colour_means_the_same_on_a_picture_and_on_its_chart_in_the_dark(tab):
-    """Both are turned alike, so that no two segments change their blues."""
-    page = tab("customers.html", color_scheme="dark")
-    page.click(".house-explore")
-    page.wait_for_selector(".house-chart .main-svg")
-    look = "place => getComputedStyle(document.querySelector(place)).filter"
-    chart, picture, dot = (
-        page.evaluate(look, place) for place in (".house-chart:not([hidden])", "figure img", ".dot")
-    )
-    assert chart == picture == dot and "invert" in chart
-    page.emulate_media(color_scheme="light")
-    page.wait_for_selector("html:not(.quarto-dark)")
-    assert page.evaluate(look, ".house-chart:not([hidden])") == "none"
 
 
 def test_without_scripts_everything_can_still_be_read(browser, address, made):
