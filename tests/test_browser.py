@@ -463,7 +463,7 @@ PACE = """() => {
 
 def test_the_home_page_answers_within_a_second(tab, address):
     """A second of a usual processor, with nothing else to do."""
-    page = tab(apart=True)
+    page = tab()
     seconds = []
     paces = []
     for _ in range(3):  # the best of three: what the page costs, and not what else the machine does
