@@ -77,6 +77,13 @@ def service(serving):
         yield client
 
 
+@pytest.fixture(scope="module")
+def patient(serving):
+    """A service that waits as long as these tests do: its address and its process."""
+    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, process):
+        yield base, process
+
+
 BAD = [  # id, what to send, status
     ("n 0", {"customer_id": "C00001", "n_recommendations": 0}, 422),
     ("n 101", {"customer_id": "C00001", "n_recommendations": 101}, 422),
@@ -212,23 +219,23 @@ def test_the_pages_for_developers_load_nothing_from_elsewhere(service):
     )
 
 
-def test_the_contract_holds_for_generated_requests(serving, tmp_path):
+def test_the_contract_holds_for_generated_requests(patient, tmp_path):
     """schemathesis, every check; API_EXAMPLES of each kind of request, or for FUZZ_SECONDS whole
     sequences of them.
     """
     seconds = os.environ.get("FUZZ_SECONDS")
     some = ["-n", os.environ.get("API_EXAMPLES", "100"), "--seed", os.environ.get("API_SEED", "1")]
-    patience = ["--request-timeout", str(PATIENCE), "--suppress-health-check", "too_slow"]
+    slow = ["--request-timeout", str(PATIENCE), "--suppress-health-check", "too_slow"]
     words = ["fuzz", "--max-time", seconds] if seconds else ["run", *some]
     tool = str(Path(sys.executable).with_name("schemathesis"))
-    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, process):
-        done = subprocess.run(
-            [tool, *words, f"{base}/openapi.json", "--checks", "all", "--no-color", *patience],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert process.poll() is None
+    base, process = patient
+    done = subprocess.run(
+        [tool, *words, f"{base}/openapi.json", "--checks", "all", "--no-color", *slow],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.poll() is None
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -309,34 +316,34 @@ async def until(what) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
+def test_promotions_under_load_lose_nothing_and_mix_nothing(serving, patient):
     """Two promotions and one broken bundle in the middle of a steady load."""
     rate = int(os.environ.get("LOAD_RATE", "200"))
     least = int(rate * float(os.environ.get("LOAD_SECONDS", "8")))
 
-    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, _):
+    base, _ = patient
 
-        def health() -> tuple[str, bool]:
-            told = get(f"{base}/health").json()
-            return told["model_version"], told["refused_bundle"] is not None
+    def health() -> tuple[str, bool]:
+        told = get(f"{base}/health").json()
+        return told["model_version"], told["refused_bundle"] is not None
 
-        async def during(seen: Seen) -> None:
-            await until(lambda: len(seen) >= least / 4)
-            await asyncio.to_thread(activate, serving, "v2")
-            await until(lambda: sum(versions == {"v2"} for _, versions in seen) >= least / 4)
-            with pytest.raises(Exception, match="any_items.bin"):
-                await asyncio.to_thread(activate, serving, "v3")
-            await asyncio.to_thread(point_at, serving, "v3")  # as if somebody had forced it
-            await until(lambda: health() == ("v2", True))
-            before = len(seen)
-            await until(lambda: len(seen) >= before + least / 4)
-            await asyncio.to_thread(activate, serving, "v1")
-            await until(lambda: health() == ("v1", False) and seen[-1][1] == {"v1"})
+    async def during(seen: Seen) -> None:
+        await until(lambda: len(seen) >= least / 4)
+        await asyncio.to_thread(activate, serving, "v2")
+        await until(lambda: sum(versions == {"v2"} for _, versions in seen) >= least / 4)
+        with pytest.raises(Exception, match="any_items.bin"):
+            await asyncio.to_thread(activate, serving, "v3")
+        await asyncio.to_thread(point_at, serving, "v3")  # as if somebody had forced it
+        await until(lambda: health() == ("v2", True))
+        before = len(seen)
+        await until(lambda: len(seen) >= before + least / 4)
+        await asyncio.to_thread(activate, serving, "v1")
+        await until(lambda: health() == ("v1", False) and seen[-1][1] == {"v1"})
 
-        try:
-            seen = asyncio.run(steady(base, rate, least, during))
-        finally:
-            activate(serving, "v1")
+    try:
+        seen = asyncio.run(steady(base, rate, least, during))
+    finally:
+        activate(serving, "v1")
     assert len(seen) >= least and {status for status, _ in seen} == {200}
     assert all(len(versions) == 1 for _, versions in seen)
     assert set().union(*(versions for _, versions in seen)) == {"v1", "v2"}
@@ -611,7 +618,7 @@ def test_a_live_question_is_answered_before_a_large_batch(serving, monkeypatch):
     assert {len(a["recommendations"]) for a in answer["answers"]} == {60}
 
 
-def test_a_batch_of_any_valid_size_holds_nobody_up(serving):
+def test_a_batch_of_any_valid_size_holds_nobody_up(patient):
     """The largest batches beside the question whether the process lives."""
     ids = [f"C{i % 40 + 1:05d}" for i in range(1000)]
     body = {"customer_ids": ids, "n_recommendations": 100}
@@ -637,8 +644,8 @@ def test_a_batch_of_any_valid_size_holds_nobody_up(serving):
                 await asyncio.sleep(0.002)
             return [(await task).status_code for task in many], waited, processor_time(pid) - start
 
-    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, process):
-        statuses, waited, whole = asyncio.run(beside(base, process.pid))
+    base, process = patient
+    statuses, waited, whole = asyncio.run(beside(base, process.pid))
     assert statuses == [200] * 3
     assert len(waited) > 5 and np.median(waited) < whole / 8
 

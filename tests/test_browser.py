@@ -42,6 +42,33 @@ LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its mar
 }
 
 
+# Far below what the window shows a page is loaded, styled and laid out as in a window of its
+# frame's size, and not painted, which would cost twice as much again.
+BELOW = """<!doctype html><html lang="en"><meta name="color-scheme" content="light dark">
+<title>Pages</title><link rel="icon" href="data:,">
+<style>iframe { position: absolute; top: 40000px; left: 0; border: 0; }</style>
+<body></body></html>"""
+EMPTY = "document.body.replaceChildren()"
+PLACE = """([address, size]) => {
+  const frame = document.createElement("iframe");
+  document.body.append(Object.assign(frame, { name: "page", src: address, ...size }));
+}"""
+READY = """() => {  // and the images have come or failed that a reader sees only further down
+  const page = document.querySelector("iframe").contentDocument;
+  if (page?.readyState !== "complete" || page.documentElement.dataset.house !== "ready")
+    return false;
+  for (const image of page.images) image.loading = "eager";
+  return [...page.images].every((image) => image.complete);
+}"""
+# playwright itself would bring its script into each page anew
+ASK = """([script, argument]) =>
+  document.querySelector("iframe").contentWindow.eval(`(${script})`)(argument)"""
+RESIZE = """(size) => new Promise((done) => {  // a page acts on it as it is drawn after that
+  Object.assign(document.querySelector("iframe"), size);
+  requestAnimationFrame(() => requestAnimationFrame(done));
+})"""
+
+
 @pytest.fixture(scope="module")
 def made(request, tmp_path_factory) -> tuple[Path, Path]:
     """The site of the small run, under a plain name, and the run; or the two named by SITE and
@@ -58,12 +85,25 @@ def made(request, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def address(made):
-    """The site on a server of this machine."""
+def address(made, tmp_path_factory):
+    """The site on a server of this machine, which keeps a connection, and of which a browser keeps
+    what pages share; beside it is the page for the others to lie below.
+    """
+    below = tmp_path_factory.mktemp("below") / "below.html"
+    below.write_text(BELOW)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def log_message(self, *args):
             pass
+
+        def translate_path(self, path):
+            return str(below) if path == "/below.html" else super().translate_path(path)
+
+        def end_headers(self):
+            self.send_header("Cache-Control", "max-age=86400")
+            super().end_headers()
 
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=str(made[0]))
@@ -83,9 +123,9 @@ def browser():
         started.close()
 
 
-def new_tab(browser, address: str, **options):
+def new_tab(browser, address: str):
     """A page in a context of its own that remembers what went wrong and what was asked of whom."""
-    context = browser.new_context(viewport=LOOKS["desk"], accept_downloads=True, **options)
+    context = browser.new_context(viewport=LOOKS["desk"], accept_downloads=True)
     context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     page.faults = []
@@ -143,14 +183,17 @@ def tab(browser, address, shared_tab):
     """
     opened = []
 
-    def open_tab(path: str = "index.html", phone: bool = False, apart: bool = False, **options):
-        own = apart or options
-        if shared_tab in opened and not own:
+    def open_tab(
+        path: str = "index.html", phone: bool = False, dark: bool = False, apart: bool = False
+    ):
+        if shared_tab in opened and not apart:
             as_new(shared_tab, address)
-        page = new_tab(browser, address, **options) if own else shared_tab
+        page = new_tab(browser, address) if apart else shared_tab
         opened.append(page)
         if phone:
             page.set_viewport_size(LOOKS["phone"])
+        if dark:
+            page.emulate_media(color_scheme="dark")
         page.goto(path if "://" in path else f"{address}/{path}")
         page.wait_for_selector("html[data-house=ready]")
         return page
@@ -172,24 +215,35 @@ def screenshots() -> Path | None:
     return folder
 
 
-def tables_of(page) -> dict[str, list[dict]]:
-    """The tables of a page that is open as on a desk, in each look; it is so afterwards."""
-    found = {"desk": page.evaluate(TABLES)}
+def place(window, address: str, dark: bool = False) -> None:
+    """Open a page below a window, as on a desk."""
+    window.evaluate(EMPTY)
+    window.emulate_media(media="screen", color_scheme="dark" if dark else "light")
+    window.evaluate(PLACE, [address, LOOKS["desk"]])
+    window.wait_for_function(READY, polling=20)
+
+
+def look_at(window, look: str, dark: bool = False) -> None:
+    """Give the page below a window a size and colours, on paper or on a screen."""
+    media = "print" if look == "print" else "screen"
+    window.emulate_media(media=media, color_scheme="dark" if dark else "light")
+    window.evaluate(RESIZE, LOOKS[look])
+
+
+def ask(window, script: str, argument: object = None):
+    """What a function answers within the page below a window."""
+    return window.evaluate(ASK, [script, argument])
+
+
+def tables_of(window) -> dict[str, list[dict]]:
+    """The tables of the page below a window, which is open as on a desk, in each look."""
+    if not ask(window, "() => document.querySelectorAll('main table').length"):
+        return {}
+    found = {"desk": ask(window, TABLES)}
     for look in ("phone", "print"):
-        if look == "print":
-            page.emulate_media(media="print")
-        page.set_viewport_size(LOOKS[look])
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
-        found[look] = page.evaluate(TABLES, look == "print")
-    page.emulate_media(media="screen")
-    page.set_viewport_size(LOOKS["desk"])
+        look_at(window, look)
+        found[look] = ask(window, TABLES, look == "print")
     return found
-
-
-def overflow(page) -> int:
-    return page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
 
 
 TABLES = """(print) => {
@@ -241,22 +295,15 @@ READ_ALOUD = [*BUSINESS, "02_features", "notebooks"]
 SERIOUS = ("serious", "critical")
 
 
-def in_colours(page, look: str) -> dict:
-    """The paper of a page in a look, and how much wider than the window it is."""
-    dark = "dark" in look
-    page.emulate_media(color_scheme="dark" if dark else "light")
-    page.set_viewport_size(LOOKS["phone" if "phone" in look else "desk"])
-    page.wait_for_function(
-        f"document.documentElement.classList.contains('quarto-dark') === {str(dark).lower()}"
-    )
-    page.evaluate(
-        "document.querySelectorAll('img[loading=lazy]').forEach(i => { i.loading = 'eager'; })"
-    )
-    page.wait_for_function("[...document.images].every(i => i.complete)")
-    paper = page.evaluate(
-        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).slice(0, 3)"
-    )
-    return {"paper": paper, "overflow": overflow(page)}
+COLOURED = """(dark) => {
+  const page = document.querySelector("iframe").contentDocument;
+  return page.documentElement.classList.contains("quarto-dark") === dark;
+}"""
+SEEN = """() => {  // the paper of a page, and how much wider than the window it is
+  const root = document.documentElement;
+  const paper = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+  return { paper: paper.slice(0, 3), overflow: root.scrollWidth - root.clientWidth };
+}"""
 
 
 def barriers(page, dark: bool) -> list[str]:
@@ -272,21 +319,27 @@ def barriers(page, dark: bool) -> list[str]:
     ]
 
 
-def looked_at(page, name: str, screenshots: Path | None) -> dict:
-    """A page in both colours, on a desk and on a phone, and what a reader finds on it."""
-    found: dict = {"looks": {}}
+def in_colours(window) -> dict[str, dict]:
+    """The page below a window in both colours, on a desk and on a phone."""
+    found = {}
     for look in COLOURS:
-        found["looks"][look] = in_colours(page, look)
-        if look == "dark" and name in READ_ALOUD:
-            page.reload()  # as a reader opens it who has chosen these colours
-            page.wait_for_selector("html[data-house=ready]")
-            found["dark barriers"] = barriers(page, dark=True)
-        if screenshots and look != "phone-dark":
-            picture = f"{name.replace('/', '-')}-{look}.png"
-            page.screenshot(path=screenshots / picture, full_page=True)
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size(LOOKS["desk"])
-    return found | {"said": page.evaluate(SAID)}
+        dark = "dark" in look
+        look_at(window, "phone" if "phone" in look else "desk", dark)
+        window.wait_for_function(COLOURED, arg=dark, polling=20)
+        found[look] = ask(window, SEEN)
+    return found
+
+
+def pictures(page, address: str, name: str, folder: Path) -> None:
+    """Pictures of a page, in both colours and on a phone, for who wants to see it."""
+    for look in ("light", "dark", "phone"):
+        page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+        page.set_viewport_size(LOOKS["phone" if look == "phone" else "desk"])
+        page.goto(f"{address}/{name}.html")
+        page.wait_for_selector("html[data-house=ready]")
+        page.evaluate("for (const image of document.images) image.loading = 'eager'")
+        page.wait_for_function("[...document.images].every(i => i.complete)")
+        page.screenshot(path=folder / f"{name.replace('/', '-')}-{look}.png", full_page=True)
 
 
 def redirects(site: Path) -> dict[Path, str]:
@@ -299,43 +352,42 @@ def redirects(site: Path) -> dict[Path, str]:
     return found
 
 
+def visit(window, address: str, name: str) -> dict:
+    """A page for readers below a window: in both colours, what axe finds, and what is said."""
+    found: dict = {}
+    if name in READ_ALOUD:
+        found["light barriers"] = barriers(window.frame("page"), dark=False)
+    found["looks"] = in_colours(window)
+    if name in READ_ALOUD:  # as a reader opens it who has chosen these colours
+        place(window, f"{address}/{name}.html", dark=True)
+        found["dark barriers"] = barriers(window.frame("page"), dark=True)
+    look_at(window, "desk")
+    return found | {"said": ask(window, SAID)}
+
+
 @pytest.fixture(scope="module")
 def visited(made, browser, address, screenshots) -> dict[str, dict]:
     """Every page, and one of the old addresses, opened once: what went wrong, what it asked of
-    others, its tables in each look; and of those for readers what `looked_at` sees.
+    others, its tables in each look; and of those for readers what `visit` finds.
     """
-    context = browser.new_context(viewport=LOOKS["desk"])
-    context.set_default_timeout(1000 * PATIENCE)
-    page = context.new_page()
-    faults: list[str] = []
-    outside: list[str] = []
-    page.on(
-        "console",
-        lambda m: faults.append(m.text) if m.type in ("error", "warning") else None,
-    )
-    page.on("pageerror", lambda e: faults.append(str(e)))
-    page.on("requestfailed", lambda r: faults.append(f"{r.url} failed"))
-    page.on("response", lambda r: faults.append(r.url) if r.status >= 400 else None)
-    ours = (address, "blob:", "data:")
-    page.on("request", lambda r: None if r.url.startswith(ours) else outside.append(r.url))
+    window = new_tab(browser, address)
+    window.goto(f"{address}/below.html")
     found = {}
     old = redirects(made[0])
     for file in sorted({*made[0].rglob("*.html")} - {*list(old)[1:]}):
         name = file.relative_to(made[0]).as_posix()
-        page.goto(f"{address}/{name}")
-        page.wait_for_selector("html[data-house=ready]")
-        found[name] = {"faults": [*faults], "outside": [*outside], "tables": {}}
-        found[name]["title"] = page.title()
+        place(window, f"{address}/{name}")
+        found[name] = {"title": ask(window, "() => document.title")}
+        found[name]["tables"] = {} if file in old else tables_of(window)
         stem = name.removesuffix(".html")
-        if stem in READ_ALOUD:
-            found[name]["light barriers"] = barriers(page, dark=False)
-        if file not in old and page.locator("main table").count():
-            found[name]["tables"] = tables_of(page)
         if stem in SEEN_IN_COLOURS:
-            found[name] |= looked_at(page, stem, screenshots)
-        faults.clear()
-        outside.clear()
-    context.close()
+            found[name] |= visit(window, address, stem)
+        found[name] |= {"faults": [*window.faults], "outside": [*window.outside]}
+        window.faults.clear()
+        window.outside.clear()
+    for name in SEEN_IN_COLOURS if screenshots else ():
+        pictures(window, address, name, screenshots)
+    window.context.close()
     return found
 
 
@@ -411,7 +463,7 @@ PACE = """() => {
 
 def test_the_home_page_answers_within_a_second(tab, address):
     """A second of a usual processor, with nothing else to do."""
-    page = tab(apart=True)
+    page = tab()
     seconds = []
     paces = []
     for _ in range(3):  # the best of three: what the page costs, and not what else the machine does
@@ -724,28 +776,27 @@ def test_a_table_sorts_searches_and_downloads(made, tab, way):
 
 
 @pytest.mark.parametrize(
-    "page_name, figure",
+    "page_name, figures",
     [
-        ("sales", "01_revenue_trend"),
-        ("movement", "03_migration"),
-        ("sales", "01_category_analysis"),
-        ("sales", "01_pareto"),
+        ("sales", ("01_revenue_trend", "01_category_analysis", "01_pareto")),
+        ("movement", ("03_migration",)),
     ],
 )
-def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figure):
+def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figures):
     page = tab(f"file://{made[0]}/{page_name}.html")
-    shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
     assert page.evaluate("typeof window.Plotly") == "undefined"  # nobody has asked for it yet
-    shown.get_by_role("button").click()
-    page.wait_for_function(
-        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle()
-    )
-    assert (
-        shown.locator("img").is_hidden()
-        and "picture" in shown.locator(".house-explore").inner_text()
-    )
-    shown.locator(".house-explore").click()
-    assert shown.locator("img").is_visible() and shown.locator(".house-chart").is_hidden()
+    for figure in figures:
+        shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
+        shown.get_by_role("button").click()
+        page.wait_for_function(
+            "figure => figure.querySelector('.main-svg')", arg=shown.element_handle()
+        )
+        assert (
+            shown.locator("img").is_hidden()
+            and "picture" in shown.locator(".house-explore").inner_text()
+        )
+        shown.locator(".house-explore").click()
+        assert shown.locator("img").is_visible() and shown.locator(".house-chart").is_hidden()
     assert not page.faults and not page.outside
 
 
@@ -854,55 +905,79 @@ EACH_ALONE = ((390, LIGHT), (390, DARK), (800, DARK), (1280, DARK), (1280, LIGHT
 BOTH_AT_ONCE = ((390, DARK), (800, DARK), (1280, LIGHT))
 
 
-def try_an_open_chart(page, figure: str, steps: tuple[tuple[int, str], ...]) -> None:
-    """Open a chart, resize the window and change the colours, with the chart in sight and out of
-    it.
+def toggle(page) -> None:
+    """Change the colours, by a button that lies in a folded menu on a phone."""
+    page.evaluate("document.querySelector('.quarto-color-scheme-toggle').click()")
+
+
+def try_open_charts(page, figures: tuple[str, ...], steps: tuple[tuple[int, str], ...]) -> list:
+    """Open charts, resize the window and change the colours, with the charts in sight and out of
+    it; the charts.
     """
-    shown = open_chart(page, figure)
-    height = shown.evaluate(BOXES)["chart"]["height"]
-    same_box(page, shown, height)
-    same_ink(page, shown, LIGHT)
+    charts = [open_chart(page, figure) for figure in figures]
+    heights = [shown.evaluate(BOXES)["chart"]["height"] for shown in charts]
 
-    def toggle():
-        return page.evaluate(
-            "document.querySelector('.quarto-color-scheme-toggle').click()"
-        )  # on a phone it is in a folded menu
+    def all_the_same(ink: str) -> None:
+        for shown, height in zip(charts, heights):
+            same_ink(page, shown, ink)
+            same_box(page, shown, height)
 
+    all_the_same(LIGHT)
     for width, ink in steps:
         before = page.evaluate("getComputedStyle(document.body).color")
         page.set_viewport_size({"width": width, "height": 900})
         if before != ink:
-            toggle()
-        same_ink(page, shown, ink)
-        same_box(page, shown, height)
-    shown.locator(".house-explore").click()
+            toggle(page)
+        all_the_same(ink)
+    for shown in charts:
+        shown.locator(".house-explore").click()
     page.set_viewport_size({"width": 1280, "height": 900})
-    toggle()
+    toggle(page)
     page.wait_for_function(f"getComputedStyle(document.body).color === '{DARK}'")
-    shown.locator(".house-explore").click()
-    same_ink(page, shown, DARK)
-    same_box(page, shown, height)
+    for shown in charts:
+        shown.locator(".house-explore").click()
+    all_the_same(DARK)
     assert not page.faults and not page.outside
+    return charts
 
 
 @pytest.mark.parametrize(
-    "page_name, figure",
+    "page_name, figures",
     [
-        ("sales", "01_revenue_trend"),
-        ("customers", "02_rfm_heatmap"),
-        ("customers", "03_pca_clusters"),
-        ("recommendations", "05_recommender_metrics"),
-        ("sure", "05_backtest"),
+        ("sales", ("01_revenue_trend",)),
+        ("customers", ("02_rfm_heatmap", "03_pca_clusters")),
+        ("sure", ("05_backtest",)),
     ],
 )
-def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
-    steps = EACH_ALONE if page_name == "recommendations" else BOTH_AT_ONCE
-    try_an_open_chart(tab(f"{page_name}.html"), figure, steps)
+def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figures):
+    try_open_charts(tab(f"{page_name}.html"), figures, BOTH_AT_ONCE)
 
 
-def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
-    page = tab("customers.html")
+def test_an_open_chart_keeps_what_the_reader_has_chosen(tab):
+    """Its box and colours as well, also where the width and the colours change one by one."""
+    page = tab("recommendations.html")
+    (shown,) = try_open_charts(page, ("05_recommender_metrics",), EACH_ALONE)
+    shown.locator(".updatemenu-button", has_text="Recall").click()
+    page.wait_for_function(
+        "figure => figure.querySelector('.ytitle').textContent === 'Recall'",
+        arg=shown.element_handle(),
+    )
+    bars = "figure => figure.querySelector('.house-chart').data.map(trace => trace.y)"
+    before = shown.evaluate(bars)
+    for ink in (LIGHT, DARK):
+        toggle(page)
+        same_ink(page, shown, ink)
+        assert shown.evaluate(bars) == before
+        assert shown.locator(".ytitle").text_content() == "Recall"
+
+
+def test_a_colour_means_the_same_on_a_picture_and_on_its_chart_in_the_dark(tab):
+    """Both are turned alike, so that no two segments change their blues, and that cells with little
+    have nearly the colour of the page.
+    """
+    page = tab("customers.html", dark=True)
     shown = open_chart(page, "02_rfm_heatmap")
+    look = "place => getComputedStyle(document.querySelector(place)).filter"
 
     def rgb(text):
         return [int(text[i : i + 2], 16) for i in (1, 3, 5)]
@@ -916,25 +991,16 @@ def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
         )
         return sum(abs(a - b) for a, b in zip(seen(rgb(colour)), paper))
 
-    assert far_from_page(0) < 120 and far_from_page(-1) > 300
-    page.click(".quarto-color-scheme-toggle")
     same_ink(page, shown, DARK)
-    assert far_from_page(0, turned_round) < 120 and far_from_page(-1, turned_round) > 300
-
-
-def test_a_change_of_colours_leaves_what_the_reader_has_chosen(tab):
-    page = tab("recommendations.html")
-    shown = open_chart(page, "05_recommender_metrics")
-    shown.locator(".updatemenu-button", has_text="Recall").click()
-    page.wait_for_function(
-        "figure => figure.querySelector('.ytitle').textContent === 'Recall'",
-        arg=shown.element_handle(),
+    chart, picture, dot = (
+        page.evaluate(look, place) for place in (".house-chart:not([hidden])", "figure img", ".dot")
     )
-    bars = "figure => figure.querySelector('.house-chart').data.map(trace => trace.y)"
-    before = shown.evaluate(bars)
-    page.click(".quarto-color-scheme-toggle")
-    same_ink(page, shown, DARK)
-    assert shown.evaluate(bars) == before and shown.locator(".ytitle").text_content() == "Recall"
+    assert chart == picture == dot == TURNED
+    assert far_from_page(0, turned_round) < 120 and far_from_page(-1, turned_round) > 300
+    page.emulate_media(color_scheme="light")
+    same_ink(page, shown, LIGHT)
+    assert page.evaluate(look, ".house-chart:not([hidden])") == "none"
+    assert far_from_page(0) < 120 and far_from_page(-1) > 300
 
 
 @pytest.fixture(scope="module")
@@ -981,7 +1047,7 @@ def in_quarto_shape(made, tmp_path_factory):
 
 def test_an_open_chart_on_a_page_of_quarto(in_quarto_shape, tab):
     page = tab(f"file://{in_quarto_shape}/index.html")
-    try_an_open_chart(page, "01_revenue_trend", EACH_ALONE)
+    try_open_charts(page, ("01_revenue_trend",), EACH_ALONE)
 
 
 def test_search_from_a_folder_on_a_page_of_quarto(in_quarto_shape, tab):
@@ -1089,7 +1155,7 @@ def test_no_page_shows_code_a_raw_table_or_a_long_number_unasked(made):
 
 
 def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots):
-    page = tab("customers.html", color_scheme="dark")
+    page = tab("customers.html", dark=True)
     page.emulate_media(media="print")
     hidden = page.evaluate(
         "['#quarto-header', '#quarto-sidebar', '.skip-link', '.table-tools', "
@@ -1107,21 +1173,6 @@ def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots)
     )
     pdf = page.pdf(path=screenshots and screenshots / "customers.pdf", format="A4")
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
-
-
-def test_a_colour_means_the_same_on_a_picture_and_on_its_chart_in_the_dark(tab):
-    """Both are turned alike, so that no two segments change their blues."""
-    page = tab("customers.html", color_scheme="dark")
-    page.click(".house-explore")
-    page.wait_for_selector(".house-chart .main-svg")
-    look = "place => getComputedStyle(document.querySelector(place)).filter"
-    chart, picture, dot = (
-        page.evaluate(look, place) for place in (".house-chart:not([hidden])", "figure img", ".dot")
-    )
-    assert chart == picture == dot and "invert" in chart
-    page.emulate_media(color_scheme="light")
-    page.wait_for_selector("html:not(.quarto-dark)")
-    assert page.evaluate(look, ".house-chart:not([hidden])") == "none"
 
 
 def test_without_scripts_everything_can_still_be_read(browser, address, made):

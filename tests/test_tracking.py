@@ -277,15 +277,18 @@ def test_it_is_written_once(shop):
     ) == before
 
 
-def test_half_a_line_is_written_anew(shop, tmp_path):
+def test_half_a_line_is_written_anew_and_the_search_path_stays(shop, tmp_path):
     project = copy_of(shop, tmp_path)
     run = finished_run(project, SECOND, seed=1)
     store = opened(project)
     half = store.client.create_run(store.experiment, tags={"retail_ci.run": SECOND}).info.run_id
+    before = list(sys.path)
     write_down(run.config, project.home("trial"))
+    assert sys.path == before
     assert store.client.get_run(half).info.status == "KILLED" and find_logged(
         store, SECOND
     ) not in (half, None)
+    assert len(store.client.search_model_versions("name = 'retail-recommender'")) == 2
 
 
 # The registry
@@ -305,15 +308,6 @@ try: lists.predict(pd.DataFrame({"customer": ["C00001"]}))
 except mlflow.exceptions.MlflowException as e: print("refused:", e)
 print("code:", sys.modules["retail_ci"].__file__)
 """
-
-
-def test_registering_leaves_the_search_path_as_it_was(shop, tmp_path):
-    project = copy_of(shop, tmp_path)
-    run = finished_run(project, SECOND, seed=1)
-    before = list(sys.path)
-    write_down(run.config, project.home("trial"))
-    assert len(opened(project).client.search_model_versions("name = 'retail-recommender'")) == 2
-    assert sys.path == before
 
 
 def predicted(store: str, model: str) -> pd.DataFrame:
@@ -794,7 +788,9 @@ def test_a_bundle_that_is_not_the_registered_one_is_refused(server, tmp_path):
     promote_first(run, serving)
     write_down(run.config, project.home("trial"))
     model = "models:/pointing-recommender@champion"
-    assert len(predicted(server, model)) == 10
+    table = predicted(server, model)
+    columns = {"customer_id", "product_id", "score", "rank", "method", "reason"}
+    assert len(table) == 10 and set(table.columns) == columns
     folder = current_bundle(serving)
     whole = (folder / "any_items.bin").read_bytes()
     (folder / "any_items.bin").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -814,22 +810,6 @@ def test_a_bundle_that_is_not_the_registered_one_is_refused(server, tmp_path):
     shutil.move(folder, tmp_path / "elsewhere")
     with pytest.raises(RunError, match="which is not in .*serving. Name the folder"):
         predicted(server, "models:/pointing-recommender/1")
-
-
-def test_a_model_loads_from_the_server(server, shop, tmp_path):
-    project = new_shop(tmp_path, tracking_uri=server, prefix="loaded")
-    run = finished_run(project, FIRST)
-    promote_first(run, project.home("trial") / "serving")
-    write_down(run.config, project.home("trial"))
-    table = predicted(server, "models:/loaded-recommender@champion")
-    assert len(table) == 10 and set(table.columns) == {
-        "customer_id",
-        "product_id",
-        "score",
-        "rank",
-        "method",
-        "reason",
-    }
 
 
 def add_bundle(serving: Path, version: str, sensitive: list[str]) -> None:
