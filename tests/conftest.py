@@ -105,7 +105,6 @@ LONG = {
     "test_kernels": 18,
     "test_export": 16,
     "test_recommend": 15,
-    "test_site": 15,
     "test_formats": 9,
     "test_house": 13,
     "test_worth": 13,
