@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import functools
 import gc
+import importlib.util
 import io
 import json
 import os
@@ -47,8 +48,14 @@ gc.set_threshold(50_000, 20, 20)
 os.environ.setdefault(
     "RETAIL_CI_TRACKING", "off"
 )  # MLflow has tests of its own; the others do not wait for it
-# Spark's Java lives for seconds here; to compile its code thoroughly would take more than it saves.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+# Spark's Java lives for a minute here: to compile its code thoroughly, to verify what is in Spark's
+# own files, or to clear a small memory again and again would take more than it saves.
+os.environ.setdefault(
+    "SPARK_SUBMIT_OPTS",
+    "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m "
+    "-XX:+UseSerialGC -Xms400m -Xmn250m -XX:+UnlockDiagnosticVMOptions "
+    "-XX:-BytecodeVerificationRemote",
+)
 hypothesis.settings.register_profile(
     "everywhere",
     derandomize=True,
@@ -71,62 +78,116 @@ PATIENCE = 1200
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 
 
+# Files whose tests share one Java process: to start Spark and to run its code for the first time
+# takes as long as most of them. They stay with one worker.
+ON_SPARK = [
+    *("test_three_engines", "test_oracle", "test_flags", "test_col", "test_store", "test_ids"),
+    "test_spark_neighbours",
+]
+# Little data: no code is written and compiled for it, and no page or block is larger than what it
+# holds. `SPARK=own` tries all with Spark's own settings (`make soak`).
+SPARK_FOR_LITTLE = {
+    "sql.shuffle.partitions": "2",
+    "sql.adaptive.enabled": "false",
+    "sql.codegen.wholeStage": "false",
+    "sql.codegen.factoryMode": "NO_CODEGEN",
+    "buffer.pageSize": "1m",
+    "broadcast.blockSize": "64k",
+}
+LIGHT = {} if os.environ.get("SPARK") == "own" else SPARK_FOR_LITTLE
+
+
 # What takes long, in seconds of a core: it is begun first, so that at the end no worker is left
 # alone with a long one. All else is short.
 LONG = {
-    "test_readme": 125,
-    "test_any_shop": 70,
-    "test_check": 70,
-    "test_browser": 75,
-    "test_cases": 26,
-    "test_public": 22,
-    "test_tracking": 50,
-    "test_damage": 23,
-    "test_read": 19,
-    "test_store": 45,
-    "test_chain": 45,
-    "test_three_engines": 40,
-    "test_forget": 35,
-    "test_flags": 33,
-    "test_api": 30,
-    "test_oracle": 30,
-    "test_bad_inputs": 13,
-    "test_drift": 10,
-    "test_engines": 30,
-    "test_campaigns": 24,
+    "test_browser": 232,
+    "test_readme": 171,
+    "test_check": 86,
+    "test_forget": 85,
+    "test_any_shop": 74,
+    "test_crash": 48,
+    "test_engines": 45,
+    "test_tracking": 45,
+    "test_api": 37,
+    "test_chain": 37,
+    "test_oracle": 34,
+    "test_store": 34,
+    "test_wheel": 34,
+    "test_cases": 31,
+    "test_public": 30,
+    "test_damage": 29,
+    "test_campaigns": 28,
     "test_ids": 28,
-    "test_col": 28,
-    "test_crash": 25,
-    "test_models": 25,
-    "test_wheel": 22,
-    "test_site": 22,
-    "test_pipeline": 20,
-    "test_spark_neighbours": 20,
-    "test_kernels": 18,
-    "test_export": 16,
-    "test_recommend": 15,
-    "test_formats": 9,
-    "test_house": 13,
-    "test_worth": 13,
-    "test_sources": 11,
-    "test_sealed": 10,
+    "test_pipeline": 28,
+    "test_col": 26,
+    "test_flags": 26,
+    "test_three_engines": 26,
+    "test_site": 24,
+    "test_models": 23,
+    "test_recommend": 23,
+    "test_kernels": 19,
+    "test_read": 19,
+    "test_drift": 18,
+    "test_bad_inputs": 14,
+    "test_house": 12,
+    "test_sealed": 11,
+    "test_connections": 10,
+    "test_content": 10,
+    "test_export": 10,
+    "test_formats": 10,
     "test_lab": 10,
-    "test_connections": 9,
-    "test_ranking": 9,
-    "test_registries": 8,
-    "test_library_example": 8,
+    "test_worth": 9,
     "test_disks": 8,
-    "test_evaluation": 8,
-    "test_segmentation": 8,
-    "test_synthetic": 7,
-    "test_install": 7,
-    "test_extras": 5,
+    "test_install": 8,
+    "test_spark_neighbours": 8,
+    "test_segmentation": 7,
+    "test_ranking": 6,
+    "test_registries": 6,
+    "test_sources": 6,
+    "test_synthetic": 6,
+    "test_evaluation": 5,
+    "test_library_example": 5,
+    "test_merge": 5,
+    "test_shapes": 5,
 }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; a file stays with one worker (`--dist loadfile`)."""
-    items.sort(key=lambda item: -LONG.get(item.path.stem, 0))
+    items.sort(key=lambda item: (_scope(item.path.stem) != "spark", -LONG.get(item.path.stem, 0)))
+
+
+def _scope(stem: str) -> str:
+    """What stays with one worker: a file, or all that share a Java process."""
+    return "spark" if stem in ON_SPARK else stem
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadfile`, with the files of `ON_SPARK` as one."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _scope(Path(super()._split_scope(nodeid)).stem)
+
+    return FilesTogether(config, log)
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory) -> Iterator:
+    """Spark as `connect` opens it, for a file; the Java process below it is the worker's."""
+    if importlib.util.find_spec("pyspark") is None or not shutil.which("java"):
+        pytest.skip("pyspark or Java is not installed")
+    from retail_ci.core.config import DataConfig
+    from retail_ci.data.engines import close, connect
+
+    spill = str(tmp_path_factory.mktemp("spark"))
+    con = connect(DataConfig(engine="spark", threads=1, memory="1GB", spill=spill, spark=LIGHT))
+    yield con
+    close(con)
 
 
 @pytest.fixture(scope="session")

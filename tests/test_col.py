@@ -2,10 +2,8 @@
 products table; and what is missing without being a fault: a product, a customer.
 """
 
-import importlib.util
 import json
 import re
-import shutil
 from decimal import Decimal
 from pathlib import Path
 
@@ -473,17 +471,8 @@ def test_duckdb_agrees_with_plain_pandas(tmp_path):
     close(con)
 
 
-def test_spark_agrees_with_plain_pandas(tmp_path):
-    if importlib.util.find_spec("pyspark") is None or not shutil.which("java"):
-        pytest.skip("pyspark or Java is not installed")
-    light = {"sql.shuffle.partitions": "2", "sql.codegen.wholeStage": "false"}
-    spill = str(tmp_path / "spill")
-    settings = DataConfig(engine="spark", threads=2, memory="2GB", spill=spill, spark=light)
-    con = connect(settings)
-    try:
-        same_as_by_hand(con, *laid(con, tmp_path))
-    finally:
-        close(con)
+def test_spark_agrees_with_plain_pandas(spark, tmp_path):
+    same_as_by_hand(spark, *laid(spark, tmp_path))
 
 
 def test_postgres_agrees_with_plain_pandas(postgres, tmp_path):

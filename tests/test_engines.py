@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Project, checkout
+from conftest import LIGHT, Project, checkout
 
 from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import ConfigError, RunError
@@ -85,12 +85,6 @@ def test_spark_without_java_or_pyspark(tmp_path, monkeypatch):
 
 # A run on either engine
 
-# little data: less to plan and to compile
-QUICK = (
-    "data.spark={driver.extraJavaOptions: -XX:TieredStopAtLevel=1, sql.adaptive.enabled: "
-    "'false', sql.codegen.wholeStage: 'false', sql.shuffle.partitions: '2'}"
-)
-
 
 def test_a_run_on_spark_hands_on_what_a_run_on_duckdb_does(tmp_path):
     """The generated shop, from the raw log to the features, through the runner: what every later
@@ -113,7 +107,7 @@ def test_a_run_on_spark_hands_on_what_a_run_on_duckdb_does(tmp_path):
             "--set",
             f"data.engine={engine}",
             "--set",
-            QUICK,
+            f"data.spark={json.dumps(LIGHT)}",
         )
         assert (result.returncode, result.stderr) == (0, "")
     here, there = (project.home(engine) / "current" for engine in ("duckdb", "spark"))

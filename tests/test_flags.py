@@ -3,8 +3,6 @@ not where it is false; what is far from the rest sets no date; months and gaps; 
 """
 
 import html
-import importlib.util
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -608,22 +606,8 @@ def test_the_odd_shop_raises_a_dozen_flags(on_duckdb):
     }
 
 
-def test_spark_says_the_same(on_duckdb, tmp_path):
-    if importlib.util.find_spec("pyspark") is None or not shutil.which("java"):
-        pytest.skip("there is no Spark")
-    spark = connect(
-        DataConfig(
-            engine="spark",
-            threads=2,
-            memory="2GB",
-            spill=str(tmp_path),
-            spark={"sql.shuffle.partitions": "2", "sql.adaptive.enabled": "false"},
-        )
-    )
-    try:
-        assert on_engine(spark, tmp_path) == on_duckdb
-    finally:
-        close(spark)
+def test_spark_says_the_same(spark, on_duckdb, tmp_path):
+    assert on_engine(spark, tmp_path) == on_duckdb
 
 
 def test_postgres_says_the_same(postgres, on_duckdb):

@@ -1,9 +1,7 @@
 """One way to read an id and one to read a day: on every engine, in tables, lists and answers."""
 
 import datetime
-import importlib.util
 import random
-import shutil
 import unicodedata
 import zoneinfo
 
@@ -34,28 +32,11 @@ from retail_ci.serve.bundle import Texts, _write_texts
 
 TYPES = {"n": "int", "date": "text"}
 HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
-LIGHT = {
-    "master": "local[1]",
-    "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-    "sql.adaptive.enabled": "false",
-    "sql.codegen.wholeStage": "false",
-    "sql.shuffle.partitions": "2",
-}
 
 
 @pytest.fixture(scope="module")
 def duckdb():
     con = engines.connect(DataConfig(threads=1))
-    yield con
-    engines.close(con)
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory):
-    if importlib.util.find_spec("pyspark") is None or not shutil.which("java"):
-        pytest.skip("pyspark or Java is missing")
-    spill = str(tmp_path_factory.mktemp("spark"))
-    con = engines.connect(DataConfig(engine="spark", memory="1GB", spill=spill, spark=LIGHT))
     yield con
     engines.close(con)
 

@@ -11,7 +11,6 @@ import importlib.util
 import math
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -400,33 +399,6 @@ def duck():
     engines.close(con)
 
 
-LIGHT = {
-    "sql.shuffle.partitions": "2",
-    "sql.codegen.wholeStage": "false",
-    "sql.adaptive.enabled": "false",
-    "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-}  # little data: less to plan and to compile
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory):
-    if importlib.util.find_spec("pyspark") is None:
-        pytest.skip("pyspark is not installed")
-    if not shutil.which("java"):
-        pytest.skip("there is no Java")
-    con = engines.connect(
-        DataConfig(
-            engine="spark",
-            threads=2,
-            memory="2GB",
-            spill=str(tmp_path_factory.mktemp("spark")),
-            spark=LIGHT,
-        )
-    )
-    yield con
-    engines.close(con)
-
-
 def lay(con, frame: pd.DataFrame, path: Path) -> ibis.Table:
     """A pandas table in an engine, with row numbers."""
     frame.to_parquet(path, index=False)
@@ -607,6 +579,13 @@ row = st.fixed_dictionaries(
 )
 
 
+SPARKS_OWN = {
+    "spark.sql.adaptive.enabled": "true",
+    "spark.sql.codegen.wholeStage": "true",
+    "spark.sql.codegen.factoryMode": "FALLBACK",
+}
+
+
 def made_up(different, lines):
     return st.lists(row, min_size=different[0], max_size=different[1]).flatmap(
         lambda rows: st.lists(st.sampled_from(rows), min_size=lines[0], max_size=lines[1])
@@ -676,12 +655,15 @@ def test_any_table(duck, tmp_path_factory, rows, without, duplicates, prefix):
 
 
 @pytest.mark.parametrize(
-    "without, duplicates, prefix", [("neither", "collapse", "C"), ("both", "keep", None)]
+    "without, duplicates, prefix, compiled",
+    [("neither", "collapse", "C", False), ("both", "keep", None, True)],
 )
-def test_any_table_on_spark(spark, tmp_path_factory, without, duplicates, prefix):
+def test_any_table_on_spark(spark, tmp_path_factory, without, duplicates, prefix, compiled):
     """Two tables, each with as much in it as a dozen of those above: a job of Spark takes as long
-    for one line as for a hundred.
+    for one line as for a hundred. The second one is worked on by compiled code, as Spark does it.
     """
+    asked = SPARKS_OWN if compiled else {}
+    before = {key: spark._session.conf.get(key) for key in asked}
 
     @hypothesis_settings(max_examples=1, **SETTINGS)
     @given(st.lists(row, min_size=120, max_size=160).map(lambda rows: rows + rows[::5]))
@@ -693,5 +675,11 @@ def test_any_table_on_spark(spark, tmp_path_factory, without, duplicates, prefix
         any_table(spark, rows, without, duplicates, prefix, tmp_path_factory.mktemp("any"))
 
     tried = []
-    one()
+    try:
+        for key, value in asked.items():
+            spark._session.conf.set(key, value)
+        one()
+    finally:
+        for key, value in before.items():
+            spark._session.conf.set(key, value)
     assert tried and min(tried) >= 144

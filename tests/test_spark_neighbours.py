@@ -56,10 +56,12 @@ def spark():
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # less to compile
         # as Spark has them, whatever another file has asked of the same Java process before
         .config("spark.sql.adaptive.enabled", "true")
         .config("spark.sql.codegen.wholeStage", "true")
+        .config("spark.sql.codegen.factoryMode", "FALLBACK")
+        .config("spark.buffer.pageSize", "0")
+        .config("spark.broadcast.blockSize", "4m")
         .getOrCreate()
     )
     yield session

@@ -3,9 +3,7 @@ pandas computation, on every engine and by every door.
 """
 
 import html
-import importlib.util
 import re
-import shutil
 from pathlib import Path
 
 import ibis
@@ -256,26 +254,10 @@ def test_postgres_gives_the_same(postgres, on_duckdb):
     close(con)
 
 
-def test_spark_gives_the_same(on_duckdb, tmp_path):
-    if importlib.util.find_spec("pyspark") is None:
-        pytest.skip("pyspark is not installed")
-    if shutil.which("java") is None:
-        pytest.skip("Java is not installed")
-    spark = {
-        "master": "local[1]",
-        "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-        "sql.adaptive.enabled": "false",
-        "sql.codegen.wholeStage": "false",
-        "sql.shuffle.partitions": "1",
-        "ui.enabled": "false",
-    }  # little data: less to plan and to compile
-    settings = DataConfig(
-        transactions=str(on_duckdb[0]), engine="spark", spark=spark, spill=str(tmp_path), **SETTINGS
-    )
-    con = connect(settings)
-    source = open_source(con, "transactions", settings)
-    same(told(prepare(con, source.table, settings, parts=source.parts)), on_duckdb[1])
-    close(con)
+def test_spark_gives_the_same(spark, on_duckdb):
+    settings = DataConfig(transactions=str(on_duckdb[0]), engine="spark", **SETTINGS)
+    source = open_source(spark, "transactions", settings)
+    same(told(prepare(spark, source.table, settings, parts=source.parts)), on_duckdb[1])
 
 
 # What revenue means

@@ -4,10 +4,8 @@ words of the report are the same. CASES=all tries every delicate export (`make s
 
 import dataclasses
 import functools
-import importlib.util
 import os
 import re
-import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -26,7 +24,6 @@ from retail_ci.data.engines import close, connect
 from retail_ci.data.profiling import report
 from retail_ci.data.sources import open_source
 
-SPARK = {"sql.shuffle.partitions": "2", "sql.adaptive.enabled": "false"}
 ROLES = ("transactions", "products", "customers")
 # a database has an order of its own
 OF_PLACES = ("row", "source_file", "source_row", "source_line")
@@ -36,17 +33,6 @@ OF_FILES = ("delimiter", "encoding", "header", "skip_rows", "quote")
 @pytest.fixture(scope="module")
 def duckdb():
     con = connect()
-    yield con
-    close(con)
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory):
-    if importlib.util.find_spec("pyspark") is None or not shutil.which("java"):
-        pytest.skip("pyspark or Java is not installed")
-    spill = str(tmp_path_factory.mktemp("spark"))
-    light = DataConfig(engine="spark", threads=2, memory="2GB", spill=spill, spark=SPARK)
-    con = connect(light)
     yield con
     close(con)
 

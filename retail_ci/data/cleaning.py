@@ -183,12 +183,21 @@ def _judged(
     catalogue: ibis.Table | None,
     settings: DataConfig,
     rules: tuple[Rule, ...],
-    **span: pd.Timestamp | None,
 ) -> ibis.Table:
     """All lines, typed, with the first rule that each breaks."""
     plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
     lines = _mark_products(plain, catalogue, settings)
-    return judge(with_limits(lines, settings, **span), rules)
+    return judge(with_limits(lines, settings), rules)
+
+
+def _judged_again(
+    judged: ibis.Table,
+    settings: DataConfig,
+    rules: tuple[Rule, ...],
+    **span: pd.Timestamp | None,
+) -> ibis.Table:
+    """Judged lines, judged once more within other limits; they are not read and typed again."""
+    return judge(with_limits(judged.drop("reason"), settings, **span), rules)
 
 
 def _judge_all(
@@ -212,17 +221,14 @@ def _judge_all(
     tuple[ibis.Table, pd.DataFrame, dict]
         Judged lines, carried out; from `_survey`; and what only the whole could tell.
     """
-
-    def judged(**span: pd.Timestamp | None) -> ibis.Table:
-        how = {"settings": settings, "rules": (*REJECTS,), **span}
-        return carry_out(con, "judged", _judged, raw, catalogue, **how)
-
-    lines = judged()
+    how = {"settings": settings, "rules": (*REJECTS,)}
+    lines = carry_out(con, "judged", _judged, raw, catalogue, **how)
     seen = _survey(lines)
     first, latest, _days = _whole_file(settings, seen)
     odd = _odd_ids(raw, settings) if seen["loose"].any() else {"float_ids": {}}
     if first is not None or latest is not None:
-        lines = judged(first=first, latest=latest)
+        how |= {"first": first, "latest": latest}
+        lines = carry_out(con, "judged", _judged_again, lines, **how)
         seen = _survey(lines)
     span = {"believed_from": first, "believed_until": latest}
     found = odd | {k: day for k, day in span.items() if day is not None}
