@@ -42,8 +42,8 @@ soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, fu
 # a minute of load, and one with everything at once; three seeds of generated requests, two fuzzers
 # for ten minutes each, forty kills of everything, damage of each kind ten times, the chain on every
 # delicate export, two thousand flipped bits, each key of a run's facts changed, a full disk at each
-# call, two hundred odd shops, two hundred odd tables, three files with Spark's own settings, each
-# guise of a frame in every call
+# call, two hundred odd shops, two hundred odd tables, seven files with Spark's own settings,
+# each guise of a frame in every call
 	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(PYTEST) tests/test_api.py
 	@API_SEED=2 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
 	@API_SEED=3 API_EXAMPLES=300 $(PYTEST) tests/test_api.py -k generated
@@ -58,7 +58,8 @@ soak: $(READY) ## the long tests: load, fuzzers, kills, damage, flipped bits, fu
 	@STEP=1 $(PYTEST) tests/test_disks.py
 	@SHOPS=200 $(PYTEST) tests/test_any_shop.py
 	@TABLES=200 $(PYTEST) tests/test_oracle.py
-	@SPARK=own $(PYTEST) tests/test_three_engines.py tests/test_store.py tests/test_col.py -k spark
+	@for f in three_engines store col flags ids oracle engines; do \
+	  SPARK=own $(PYTEST) tests/test_$$f.py -k spark || exit 1; done
 	@GUISES=all $(PYTEST) tests/test_public.py -k guise
 
 TRACKED := runs/$(CONFIG)

@@ -236,13 +236,16 @@ def ask(window, script: str, argument: object = None):
 
 
 def tables_of(window) -> dict[str, list[dict]]:
-    """The tables of the page below a window, which is open as on a desk, in each look."""
+    """The tables of the page below a window, which is open as on a desk, in each look; it is so
+    afterwards.
+    """
     if not ask(window, "() => document.querySelectorAll('main table').length"):
         return {}
     found = {"desk": ask(window, TABLES)}
     for look in ("phone", "print"):
         look_at(window, look)
         found[look] = ask(window, TABLES, look == "print")
+    look_at(window, "desk")
     return found
 
 
@@ -355,6 +358,7 @@ def redirects(site: Path) -> dict[Path, str]:
 def visit(window, address: str, name: str) -> dict:
     """A page for readers below a window: in both colours, what axe finds, and what is said."""
     found: dict = {}
+    assert not ask(window, "() => matchMedia('print').matches || innerWidth < 1280")
     if name in READ_ALOUD:
         found["light barriers"] = barriers(window.frame("page"), dark=False)
     found["looks"] = in_colours(window)

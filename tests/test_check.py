@@ -1518,7 +1518,7 @@ def test_tables_with_bare_ids_are_joined_where_the_values_meet(tmp_path, languag
     assert f"{told} '{names[5]}'" in text
     settings = load_config(str(tmp_path / "shop.yaml"))
     assert settings.data.keys == {"customers": names[3], "products": names[5]}
-    if language not in ("es", "ru"):  # a run goes by the config, whatever its words mean
+    if language not in ("ru", "zh"):  # a run goes by the config, whatever its words mean
         return
     told, fine = check_source(settings)
     assert fine and "400 lines came in: 400 kept" in told

@@ -49,6 +49,8 @@ def spark():
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
 
+    if there := SparkSession.getActiveSession():
+        there.stop()  # or it would be this one, with what it was started with
     session = (
         SparkSession.builder.master("local[2]")
         .appName("neighbours")
@@ -60,8 +62,6 @@ def spark():
         .config("spark.sql.adaptive.enabled", "true")
         .config("spark.sql.codegen.wholeStage", "true")
         .config("spark.sql.codegen.factoryMode", "FALLBACK")
-        .config("spark.buffer.pageSize", "0")
-        .config("spark.broadcast.blockSize", "4m")
         .getOrCreate()
     )
     yield session

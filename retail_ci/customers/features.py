@@ -341,13 +341,13 @@ def _features_at(
     products: ibis.Table | None,
     day: pd.Timestamp,
     window_days: int,
-    features: tuple[Feature, ...],
+    features: tuple[tuple[str, Feature], ...],
     names: tuple[str, ...],
     bought: bool,
 ) -> ibis.Table:
     """What `fetch_features` fetches; `features` are the rows that `rfm_features` goes by."""
     table = rfm_features(transactions, day, window_days, products)
-    wanted = {f.name for f in features} & {*(names or table.columns)}
+    wanted = {name for name, _row in features} & {*(names or table.columns)}
     found = table.filter(table.frequency > 0) if bought else table
     columns = [c for c in table.columns if c in wanted]
     return found.select("customer_id", *columns, "short_history").order_by("customer_id")
@@ -383,7 +383,7 @@ def fetch_features(
     pd.DataFrame
         customer_id, these features and short_history, by customer_id.
     """
-    how = {"features": (*FEATURES.values(),), "names": (*names,), "bought": bought}
+    how = {"features": (*FEATURES.items(),), "names": (*names,), "bought": bought}
     day = pd.Timestamp(reference_date)
     return fetch(_features_at, transactions, products, day=day, window_days=window_days, **how)
 

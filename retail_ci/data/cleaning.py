@@ -570,7 +570,8 @@ def _complete_customers(
     if raw is None:
         bought = _buyers(transactions, rule)
         return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
-    return _with_those_on_file(transactions, _read_customers(raw, settings or DataConfig()), rule)
+    on_file = _read_customers(transactions.get_backend(), raw, settings or DataConfig())
+    return _with_those_on_file(transactions, on_file, rule)
 
 
 def _buyers(transactions: ibis.Table, rule: Rule | None = None) -> ibis.Table:
@@ -609,12 +610,14 @@ def _with_those_on_file(
     )
 
 
-def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+def _read_customers(con: Any, raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The customers table, under the ids of the house; an attribute in which the lines of a
     customer differ becomes `contradictory`.
 
     Parameters
     ----------
+    con : Any
+        The Ibis backend of the log; the table may come from elsewhere.
     raw : ibis.Table
         A customers table.
     settings : DataConfig
@@ -645,7 +648,6 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
             *_BESIDE,
         )
     ]
-    con = raw.get_backend()
     how = {"theirs": names["customer_id"], "missing": (*settings.missing,)}
     known = view(con, _known_customers, raw, other=(*other,), **how)
     if not fetch(_listed_again, known)["n"].iloc[0]:
@@ -878,7 +880,7 @@ def _people_in_all(
     """Customers who bought and customers on file, carried out."""
     if customers is None:
         return carry_out(con, "customers", _complete_customers, lines, rule=CUSTOMERS[0])
-    on_file = _read_customers(customers, settings)
+    on_file = _read_customers(con, customers, settings)
     return carry_out(con, "customers", _with_those_on_file, lines, on_file, rule=CUSTOMERS[0])
 
 

@@ -1678,7 +1678,14 @@ def fetch(
     con = _backend(first)
     if engine(con) != "duckdb":
         return to_pandas(build(first, *others, **how))
-    return _answered(con, *_written_once(con, build, (first, *others), how))
+    given = (first, *others)
+    there = tuple(table if table is None else named(con, table) for table in given)
+    try:
+        return _answered(con, *_written_once(con, build, there, how))
+    finally:
+        for made, table in zip(there, given):
+            if made is not None and made is not table:
+                con.raw_sql(f"DROP VIEW IF EXISTS {_full_name(made.op())}")
 
 
 def count_rows(table: ibis.Table) -> int:

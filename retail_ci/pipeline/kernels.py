@@ -612,6 +612,17 @@ def _python_path(folder: str | Path) -> dict[str, str]:
     }
 
 # %% ../../nbs/11a_kernels.ipynb #62c0f632
+_LONGEST_WAIT = 20  # seconds for a server to get ready
+
+
+def _is_busy() -> bool:
+    """Whether no processor waits for work, where the machine tells."""
+    try:
+        return os.getloadavg()[0] >= (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return False
+
+
 class Server:
     """The process that notebooks are forked from, getting ready in the background.
 
@@ -630,6 +641,7 @@ class Server:
         with set_environment(self.variables):
             multiprocessing.forkserver.ensure_running()
         self.ready = threading.Event()
+        self.answers = False
         attempt = threading.Thread(
             target=self._try, args=(context.Process(target=os.getpid),), daemon=True
         )
@@ -640,19 +652,20 @@ class Server:
 
     def _try(self, first: Any) -> None:
         """Fork a first process, which does nothing: it can only start when all is imported."""
-        try:
+        with contextlib.suppress(EOFError, OSError):  # it has ended
             first.start()
             first.join()
-        finally:
-            self.ready.set()
+            self.answers = first.exitcode == 0
+        self.ready.set()
 
     def context(self) -> Any:
         """Where the next process comes from: a new Python as long as the server is not ready and a
-        processor has nothing else to do.
+        processor has nothing else to do, and where the server does not answer.
         """
-        if os.getloadavg()[0] >= (os.cpu_count() or 1):
-            self.ready.wait()
-        return multiprocessing.get_context("forkserver" if self.ready.is_set() else "spawn")
+        if _is_busy():
+            self.ready.wait(_LONGEST_WAIT)
+        ready = self.ready.is_set() and self.answers
+        return multiprocessing.get_context("forkserver" if ready else "spawn")
 
 # %% ../../nbs/11a_kernels.ipynb #07fbd402
 def _start_job(notebook: Path, run: Path, name: str, server: Server) -> Job:
