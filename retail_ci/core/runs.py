@@ -379,13 +379,13 @@ def one_thread() -> contextlib.AbstractContextManager:
     contextlib.AbstractContextManager
         For a `with` statement; afterwards they have the threads that they had.
     """
-    return _thread_pools(len(sys.modules)).limit(limits=1)
+    return _thread_pools(len(sys.modules), next(reversed(sys.modules))).limit(limits=1)
 
 
 @functools.lru_cache(1)
-def _thread_pools(modules: int) -> Any:
+def _thread_pools(modules: int, latest: str) -> Any:
     """What limits the threads of the libraries that are loaded. To look for them takes longer than
-    most fits; libraries come with modules, so it is done again when there are more of these.
+    most fits; libraries come with modules, so it is done again when there are others of these.
     """
     from threadpoolctl import ThreadpoolController
 
