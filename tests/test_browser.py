@@ -43,7 +43,7 @@ LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its mar
 
 
 # Far below what the window shows a page is loaded, styled and laid out as in a window of its
-# frame's size, and not painted, which would cost twice as much again.
+# frame's size, and not painted, which would cost as much again.
 BELOW = """<!doctype html><html lang="en"><meta name="color-scheme" content="light dark">
 <title>Pages</title><link rel="icon" href="data:,">
 <style>iframe { position: absolute; top: 40000px; left: 0; border: 0; }</style>

@@ -532,7 +532,7 @@ def test_a_site_is_the_same_bytes_from_one_process_or_two(
     plain, tmp_path, monkeypatch, processors, smalldocs_version
 ):
     root, run, made = plain
-    monkeypatch.setattr(page_parts, "_processors", lambda: processors)
+    monkeypatch.setattr(page_parts, "processors", lambda: processors)
     monkeypatch.setattr(page_parts, "_WORTH_SHARING", 2)
     monkeypatch.setattr("smalldocs.__version__", smalldocs_version)
     again = site.build_site(run, root, tmp_path / "again", renderer="smalldocs")
@@ -540,7 +540,7 @@ def test_a_site_is_the_same_bytes_from_one_process_or_two(
 
 
 def test_a_process_that_hangs_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(page_parts, "_processors", lambda: 2)
+    monkeypatch.setattr(page_parts, "processors", lambda: 2)
     monkeypatch.setattr(page_parts, "_WORTH_SHARING", 2)
     monkeypatch.setattr(page_parts, "_PATIENCE", 0.2)
 

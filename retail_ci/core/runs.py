@@ -33,9 +33,9 @@ from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'msgspec', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link',
-           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'one_thread', 'to_plain',
-           'save', 'write_csv', 'load', 'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest', 'check_file',
-           'check_run', 'check_table', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
+           'staging', 'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'processors', 'one_thread',
+           'to_plain', 'save', 'write_csv', 'load', 'Facts', 'load_facts', 'sha256', 'seal_of', 'read_manifest',
+           'check_file', 'check_run', 'check_table', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -371,6 +371,19 @@ def _process_folder(name: str, home: Path, owner: int) -> Path:
     return folder
 
 # %% ../../nbs/00c_runs.ipynb #5e0d71a3
+def processors() -> int:
+    """Count the processors that this process may use.
+
+    Returns
+    -------
+    int
+        One at least.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def one_thread() -> contextlib.AbstractContextManager:
     """Hold the libraries of linear algebra to one thread, so that sums are the same on every run.
 

@@ -618,7 +618,7 @@ _LONGEST_WAIT = 20  # seconds for a server to get ready
 def _is_busy() -> bool:
     """Whether no processor waits for work, where the machine tells."""
     try:
-        return os.getloadavg()[0] >= (os.cpu_count() or 1)
+        return os.getloadavg()[0] >= core_runs.processors()
     except (AttributeError, OSError):
         return False
 

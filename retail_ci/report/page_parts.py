@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import math
 import multiprocessing
-import os
 import re
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import yaml
 
 from ..core.formats import current_locale, money, number
-from ..core.runs import load_facts
+from ..core.runs import load_facts, processors
 from ..core.show import Html
 from ..customers.features import FEATURES
 from ..data.contract import revenue_sentence
@@ -824,17 +823,10 @@ _WORTH_SHARING = 8  # things; fewer are done before another process has begun
 _PATIENCE = 30.0  # seconds that a process gets beside five times what the other half took
 
 
-def _processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _may_share() -> bool:
     """Whether another process may take half of some work: it has to begin as this one is."""
     alone = multiprocessing.current_process().daemon  # may have no process of its own
-    return sys.platform == "linux" and _processors() > 1 and not alone
+    return sys.platform == "linux" and processors() > 1 and not alone
 
 
 def _work_there(here: Any, there: Any, work: Callable, things: Sequence) -> None:
